@@ -48,12 +48,14 @@ enum sbx_op_kind {
     SBX_OP_END = 0,
     /* -- tree ------------------------------------------------------------------------------- */
     SBX_OP_TMPFS,    /* new tmpfs on path; a = bytes, b = inodes; mode 0755; nosuid,nodev always */
-    SBX_OP_MKDIR,    /* mkdir -p path; a = mode of the last component (parents 0755) */
+    SBX_OP_MKDIR,    /* mkdir -p path; a = mode of the last component (parents 0755); SBX_F_OWN gives
+                        it to the job's own id */
     SBX_OP_WRITE,    /* create regular file path with content text; a = mode */
     SBX_OP_SYMLINK,  /* symbolic link path -> text */
     SBX_OP_BIND,     /* mount number arg on path; SBX_F_FILE: the target is a file. The target (dir or
                         empty file) is made where it is missing. Template: number = index into the
                         mount fds of the message; job: <SBX_POOL_DIR>/<pool_id>/<number>, moved */
+    SBX_OP_NODE,     /* template: the host's device node of the same path (null, zero, full, ...) */
     SBX_OP_SELF,     /* bind text (a path inside) on path */
     SBX_OP_PROC,     /* fresh proc on path; SBX_F_RDONLY makes all of it read-only */
     SBX_OP_MASK,     /* hide path if it exists: /dev/null over a file, an empty read-only directory
@@ -81,7 +83,8 @@ enum sbx_op_kind {
     SBX_N_OPS
 };
 
-enum sbx_op_flags { SBX_F_FILE = 1, SBX_F_RDONLY = 2, SBX_F_OPTIONAL = 4, SBX_F_LISTENER = 8 };
+enum sbx_op_flags { SBX_F_FILE = 1, SBX_F_RDONLY = 2, SBX_F_OPTIONAL = 4, SBX_F_LISTENER = 8,
+                    SBX_F_OWN = 16 };
 
 /* Where a zygote keeps the mounts of its pools; jobs detach it before user data. */
 #define SBX_POOL_DIR "/.pools"

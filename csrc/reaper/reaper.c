@@ -1,0 +1,169 @@
+/* reaper.c - see reaper.h. Frames: base/call.h. */
+#include "reaper.h"
+
+#include "../base/call.h"
+#include "../base/err.h"
+#include "../base/io.h"
+#include "../base/sys.h"
+#include "../child/child.h"
+#include "../spawn/zygote.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+struct command { char **argv, **envp; int fds[3]; int has_fds; };
+
+static void fail(enum sbx_stage stage, int err) __attribute__((noreturn));
+
+static void fail(enum sbx_stage stage, int err)
+{
+    struct { struct sbx_frame head; struct sbx_err err; } m = {.head = {SBX_FRAME_FAILED, sizeof(struct sbx_err), 0, 0}};
+
+    sbx_fail(&m.err, stage, 0, err);
+    (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.err, sizeof m.err, NULL, 0, 0);
+    _exit(127);
+}
+
+/* Split `n` words of the NUL-terminated strings at *s. NULL-terminated array, or NULL if they end early. */
+static char **split(char **s, char *end, uint32_t n)
+{
+    char **words = n < 65536 ? calloc(n + 1, sizeof *words) : NULL;
+
+    for (uint32_t i = 0; words && i < n; i++) {
+        size_t len = strnlen(*s, (size_t)(end - *s));
+        if (*s + len >= end)
+            return NULL;
+        words[i] = *s;
+        *s += len + 1;
+    }
+    return words;
+}
+
+static void parse(char *body, size_t n, struct command *c)
+{
+    struct sbx_exec head;
+    char *s = body + sizeof head, *end = body + n;
+
+    if (n < sizeof head)
+        fail(SBX_STAGE_PROTOCOL, EPROTO);
+    memcpy(&head, body, sizeof head);
+    c->argv = split(&s, end, head.n_argv);
+    c->envp = c->argv ? split(&s, end, head.n_env) : NULL;
+    if (!c->envp || head.n_argv == 0)
+        fail(SBX_STAGE_PROTOCOL, EPROTO);
+    c->has_fds = (int)head.has_fds;
+}
+
+static void receive(struct command *c)
+{
+    static char buf[sizeof(struct sbx_frame) + SBX_FRAME_INLINE];
+    struct sbx_frame *f = (void *)buf;
+    int fds[4];
+    unsigned n_fds, k = 0;
+    ssize_t n = sbx_recv(SBX_JOB_CHANNEL, buf, sizeof buf, fds, 4, &n_fds, 0);
+
+    if (n == 0)
+        _exit(0); /* never called: the pool was dropped */
+    if (n < (ssize_t)sizeof *f || f->kind != SBX_FRAME_EXEC || n != (ssize_t)(sizeof *f + f->n_inline))
+        fail(SBX_STAGE_PROTOCOL, n < 0 ? (int)-n : EPROTO);
+    if (f->n_memfd) { /* long argument lists */
+        char *map = n_fds ? mmap(NULL, f->n_memfd, PROT_READ, MAP_PRIVATE, fds[0], 0) : MAP_FAILED;
+        if (map == MAP_FAILED || f->n_body > f->n_memfd)
+            fail(SBX_STAGE_PROTOCOL, EPROTO);
+        close(fds[k++]);
+        parse(map, f->n_body, c);
+    } else {
+        parse(buf + sizeof *f, f->n_inline, c);
+    }
+    if (c->has_fds && n_fds - k != 3)
+        fail(SBX_STAGE_PROTOCOL, EBADF);
+    if (c->has_fds)
+        memcpy(c->fds, fds + k, sizeof c->fds);
+}
+
+/* In the vfork child: shares memory with pid 1, so raw calls and no writes but to *err. */
+static void exec_command(const struct command *c, int *err)
+{
+    static char path[4096];
+    const char *file = c->argv[0], *dirs = NULL;
+
+    setsid();
+    for (int i = 0; c->has_fds && i < 3; i++)
+        if (dup3(c->fds[i], i, 0) < 0) {
+            *err = errno;
+            _exit(127);
+        }
+    if (strchr(file, '/')) {
+        execve(file, c->argv, c->envp);
+        *err = errno;
+        _exit(127);
+    }
+    for (char **env = c->envp; *env; env++)
+        if (!strncmp(*env, "PATH=", 5))
+            dirs = *env + 5;
+    *err = ENOENT;
+    while (dirs && *dirs) { /* execvp(3) */
+        size_t n = strcspn(dirs, ":");
+        if (n && n + strlen(file) + 2 <= sizeof path) {
+            memcpy(path, dirs, n);
+            path[n] = '/';
+            strcpy(path + n + 1, file);
+            execve(path, c->argv, c->envp);
+            if (errno != ENOENT && errno != ENOTDIR)
+                *err = errno;
+        }
+        dirs += n + (dirs[n] == ':');
+    }
+    _exit(127);
+}
+
+void sbx_reaper_run(void)
+{
+    struct {
+        struct sbx_frame head;
+        int32_t status;
+        uint32_t pad;
+        struct sbx_usage usage;
+    } m = {.head = {SBX_FRAME_EXITED, sizeof m - sizeof m.head, 0, 0}};
+    struct command c = {.fds = {-1, -1, -1}};
+    volatile int err = 0;
+    struct rusage ru;
+    int status, pid, got;
+
+    (void)fcntl(SBX_JOB_CHANNEL, F_SETFD, FD_CLOEXEC);
+    receive(&c);
+    sbx_signals_reset(); /* pid 1 ignores them again; the command starts with defaults */
+    pid = vfork();
+    if (pid == 0)
+        exec_command(&c, (int *)&err);
+    if (pid < 0)
+        fail(SBX_STAGE_FORK, errno);
+    for (int i = 0; c.has_fds && i < 3; i++)
+        close(c.fds[i]);
+    do
+        got = wait4(-1, &status, 0, &ru);
+    while (got != pid && (got > 0 || errno == EINTR));
+    if (err)
+        fail(SBX_STAGE_EXEC, err);
+    m.status = status;
+    m.usage = (struct sbx_usage){
+        (uint64_t)ru.ru_utime.tv_sec * 1000000u + (uint64_t)ru.ru_utime.tv_usec,
+        (uint64_t)ru.ru_stime.tv_sec * 1000000u + (uint64_t)ru.ru_stime.tv_usec, (uint64_t)ru.ru_maxrss};
+    (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.status, m.head.n_inline, NULL, 0, 0);
+    _exit(0);
+}
+
+int sbx_command_zygote_main(void)
+{
+    struct sbx_job_info info;
+    int r = sbx_zygote_serve(SBX_JOB_CHANNEL, NULL, &info);
+
+    if (r == 1)
+        sbx_reaper_run();
+    return r < 0 ? 1 : 0;
+}
