@@ -1,0 +1,187 @@
+"""Judging policies: what contradicts itself, what allows more than another, what endangers the host.
+
+Pure functions over `Policy`; nothing here looks at the file system.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from agentsbx._units import endpoint_covers
+from agentsbx.errors import PolicyError
+from agentsbx.result import format_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agentsbx.policy import Grant, Policy
+
+__all__ = ["allows", "check", "differences", "is_below", "refuse_code_writes", "refuse_wider"]
+
+_PROFILES = {"strict": 0, "python": 1, "build": 2}
+_LEVELS = ("nothing", "read", "write")
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies below it, by name alone.
+
+    >>> is_below("/a/b", "/a"), is_below("/ab", "/a"), is_below("/x", "/")
+    (True, False, True)
+    """
+    return path == folder or path.startswith(folder if folder.endswith("/") else folder + "/")
+
+
+def allows(policy: Policy, path: str) -> str:
+    """Return what the policy's own grants allow on `path`: "nothing", "read" or "write".
+
+    The deepest grant above the path decides: a read grant inside a write grant takes the right to
+    write away again.
+    """
+    return _LEVELS[_level(policy, path)]
+
+
+def _level(policy: Policy, path: str) -> int:
+    best, level = -1, 0
+    for rank, grants in ((1, policy.read), (2, policy.write)):
+        for grant in grants:
+            if len(grant.path) > best and is_below(path, grant.path):
+                best, level = len(grant.path), rank
+    return level
+
+
+def check(policy: Policy) -> None:
+    """Raise `PolicyError` for a policy that contradicts itself."""
+    both = {g.path for g in policy.read} & {g.path for g in policy.write}
+    if both:
+        path = min(both)
+        raise PolicyError(
+            f"{path!r} stands in read= and in write=: which is meant?",
+            path="write",
+            hint="write= includes reading; name it once",
+        )
+    if policy.strict_limits and policy.on_missing == "weaken":
+        raise PolicyError(
+            'strict=True contradicts on_missing="weaken": one demands every control, the other '
+            "gives them up",
+            path="strict",
+            hint="drop one of the two",
+        )
+    if policy.profile == "strict" and policy.syscalls:
+        exec_like = sorted({"execve", "execveat", "fork", "vfork"} & set(policy.syscalls))
+        if exec_like:
+            raise PolicyError(
+                f"syscalls={exec_like} contradicts profile='strict', which starts no program",
+                path="syscalls",
+                hint="write profile='python'",
+            )
+
+
+def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
+    """List what `policy` allows that `other` denies, as (keyword, words)."""
+    found: list[tuple[str, str]] = []
+    found += _path_differences(policy, other)
+    theirs = set(other.env)
+    found += [
+        ("env", f"env {entry.partition('=')[0]}") for entry in policy.env if entry not in theirs
+    ]
+    for rule in policy.net:
+        if not any(endpoint_covers(wide, rule) for wide in other.net):
+            found.append(("net", f"net {rule}"))
+    for name in policy.limits.__struct_fields__:
+        mine, limit = getattr(policy.limits, name), getattr(other.limits, name)
+        if limit >= 0 and (mine < 0 or mine > limit):
+            words = f"{name} {format_limit(name, mine)}, not {format_limit(name, limit)}"
+            found.append((name, words))
+    if _PROFILES[policy.profile] > _PROFILES[other.profile]:
+        found.append(("profile", f"profile {policy.profile}, not {other.profile}"))
+    extra = sorted(set(policy.syscalls) - set(other.syscalls))
+    if extra:
+        found.append(("syscalls", f"syscalls {', '.join(extra)}"))
+    for key, mine, needed, weaker in (
+        ("strict", policy.strict_limits, other.strict_limits, "limits without a cgroup"),
+        ("on_missing", policy.on_missing == "error", other.on_missing == "error", "weakening"),
+        ("reveal", not policy.reveal, not other.reveal, "telling that hidden paths exist"),
+        ("fresh", policy.fresh, other.fresh, "a shared template (fresh=False)"),
+    ):
+        if needed and not mine:
+            found.append((key, weaker))
+    return found
+
+
+def _path_differences(policy: Policy, other: Policy) -> Iterable[tuple[str, str]]:
+    # What is allowed on a path changes only at granted paths, so these are all there is to compare.
+    paths = {g.path for p in (policy, other) for g in (*p.read, *p.write)}
+    for path in sorted(paths):
+        mine, limit = _level(policy, path), _level(other, path)
+        if mine > limit:
+            yield _LEVELS[mine], f"{_LEVELS[mine]} {path}"
+    for key, grants, theirs in (
+        ("read", policy.read, {*other.read, *other.write}),
+        ("write", policy.write, set(other.write)),
+    ):
+        for grant in grants:
+            if (grant.follow or grant.code) and grant not in theirs:
+                word = "follow" if grant.follow else "code"
+                yield key, f"{key} {grant.path} with {word}"
+
+
+def refuse_wider(new: Policy, old: Policy, *, allowed: Sequence[str]) -> None:
+    """Raise `PolicyError` where `new` allows more than `old` in a keyword not in `allowed`."""
+    wider = [(key, text) for key, text in differences(new, old) if key not in allowed]
+    if not wider:
+        return
+    keys = sorted({key for key, _ in wider})
+    name = os.path.basename(old.origin) or "the policy"
+    listed = ", ".join(f'"{key}"' for key in keys)
+    hint = "ask for no more than it allows"
+    if old.origin:
+        hint += f", or let the file say widen = [{listed}]"
+    raise PolicyError(
+        f"this allows more than {name}: {'; '.join(text for _, text in wider)}",
+        path=keys[0],
+        hint=hint,
+    )
+
+
+def refuse_code_writes(
+    policy: Policy, search_path: Sequence[str] | None = None, prefixes: Sequence[str] | None = None
+) -> None:
+    """Raise `PolicyError` where a write grant covers code that the host itself would run.
+
+    That is an entry of `search_path` (default `sys.path`), a place inside `prefixes` (default: the
+    Python installation and the virtual environment), this package, or the folder of the policy's
+    own file. `Grant(path, code=True)` is the explicit word. Called in the host before the first
+    call, not at import: `sys.path` may change until then.
+    """
+    if not policy.write:
+        return
+    if search_path is None:
+        search_path = sys.path
+    if prefixes is None:
+        prefixes = tuple(p for p in {sys.prefix, sys.exec_prefix} if p not in ("/", "/usr"))
+    own = os.path.dirname(os.path.abspath(__file__))
+    for grant in policy.write:
+        if grant.code:
+            continue
+        why = _code_below(grant, [*search_path, own], prefixes)
+        if not why and policy.origin and is_below(policy.origin, grant.path):
+            why = "it holds the policy file itself"
+        if why:
+            raise PolicyError(
+                f"write={grant.path!r}: {why}, so what a job leaves there could run outside",
+                path="write",
+                hint=f"grant a subfolder, or write Grant({grant.path!r}, code=True)",
+            )
+
+
+def _code_below(grant: Grant, entries: Iterable[str], prefixes: Iterable[str]) -> str:
+    for entry in entries:
+        place = os.path.abspath(entry or ".")
+        if is_below(place, grant.path):
+            return f"this program imports its code from {place!r}"
+    for prefix in prefixes:
+        if is_below(grant.path, os.path.abspath(prefix)):
+            return f"it lies in the Python environment {prefix!r}"
+    return ""
