@@ -1,6 +1,7 @@
-"""Reading policies: keywords, mappings, TOML and JSON files, into the normal form of `Policy`.
+"""Reading and writing policies: keywords, mappings, TOML and JSON files.
 
-One table (`LIMITS`, `FIELDS`) holds every key with its parser; keywords and files share it.
+The keys and their parsers are in `_policy_keys`; here is how they come together and where in a file
+something is wrong.
 """
 
 from __future__ import annotations
@@ -12,292 +13,27 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentsbx import _policy_rules, _units
+from agentsbx._policy_keys import (
+    FIELDS,
+    INSTEAD,
+    LIMITS,
+    SITE_KEYWORDS,
+    check_keyword,
+    items,
+    short,
+    suggestion,
+)
 from agentsbx.errors import PolicyError
 from agentsbx.policy import Grant, Limits, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-__all__ = [
-    "FIELDS",
-    "LIMITS",
-    "OUTPUT_WORDS",
-    "SITE_KEYWORDS",
-    "apply_keywords",
-    "check_keyword",
-    "read_file",
-    "read_mapping",
-    "suggestion",
-    "write_toml",
-]
+__all__ = ["apply_keywords", "find_line", "read_file", "read_mapping", "write_toml"]
 
-SITE_KEYWORDS = frozenset({"captures", "raises", "seed", "name"})
-OUTPUT_WORDS = frozenset({"forward", "stderr", "capture", "discard"})
 _MAX_FILE = 2**20
 _MAX_EXTENDS = 8
-_MIB = 2**20
-
-
-def _bounded(parse: Callable[[str, object], int], why: str) -> Callable[[str, object], int]:
-    def parser(key: str, value: object) -> int:
-        amount = parse(key, value)
-        if amount < 0:
-            raise PolicyError(f'{key}="unlimited": {why}', path=key, hint="write a size")
-        return amount
-
-    return parser
-
-
-def _bytes(minimum: int) -> Callable[[str, object], int]:
-    return lambda key, value: _units.parse_bytes(key, value, minimum=minimum)
-
-
-def _count(minimum: int) -> Callable[[str, object], int]:
-    return lambda key, value: _units.parse_count(key, value, minimum=minimum)
-
-
-_HELD = "the host holds it in memory, so it needs a bound"
-_PRIVATE = "private storage is memory, so it needs a bound"
-
-LIMITS: dict[str, Callable[[str, object], float]] = {
-    "memory": _bytes(_MIB),
-    "cpu_time": _units.parse_duration,
-    "cpus": _units.parse_share,
-    "timeout": _units.parse_duration,
-    "processes": _count(1),
-    "open_files": _count(16),
-    "file_size": _bytes(1),
-    "disk": _bounded(_bytes(4096), _PRIVATE),
-    "inodes": _bounded(_count(16), _PRIVATE),
-    "output": _bounded(_bytes(1), _HELD),
-    "result": _bounded(_bytes(1024), _HELD),
-    "buffers": _bounded(_bytes(1), _HELD),
-}
-
-
-# -- single values ------------------------------------------------------------------------------
-
-
-def _items(key: str, value: object) -> list[object]:
-    """Return a list; a bare text or path is a list of one."""
-    if isinstance(value, (str, bytes, os.PathLike, Grant)):
-        return [value]
-    if isinstance(value, dict) and "path" in value:
-        return [value]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return list(value)
-    raise PolicyError(
-        f"{key}={_short(value)}: not a list",
-        path=key,
-        hint=f'write {key}=["..."], or [] for nothing',
-    )
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-_SPECIAL = ("/proc", "/sys", "/dev")
-
-
-def _grant(key: str, value: object, folder: str | None) -> Grant:
-    follow = code = False
-    if isinstance(value, dict):
-        try:
-            value = msgspec.convert(value, Grant)
-        except msgspec.ValidationError as error:
-            raise PolicyError(
-                f"{key}: {error}", path=key, hint='write { path = "...", follow = true }'
-            ) from None
-    if isinstance(value, Grant):
-        value, follow, code = value.path, value.follow, value.code
-    if not isinstance(value, (str, bytes, os.PathLike)):
-        raise PolicyError(f"{key}: {_short(value)} is not a path", path=key)
-    text = os.fsdecode(value)
-    where = f"{key}={_short(text)}"
-    if not text or "\0" in text:
-        raise PolicyError(f"{where}: not a path", path=key, hint='"." is the working directory')
-    if text.startswith("$") or "*" in text:
-        what = "variables" if text.startswith("$") else "patterns"
-        raise PolicyError(
-            f"{where}: {what} are not expanded", path=key, hint="name the file or folder itself"
-        )
-    if text.startswith("~"):
-        expanded = os.path.expanduser(text)
-        if expanded.startswith("~"):
-            raise PolicyError(f"{where}: this home directory is not known", path=key)
-        text = expanded
-    if not os.path.isabs(text):
-        text = os.path.join(folder if folder is not None else os.getcwd(), text)
-    path = os.path.normpath(text)
-    path = "/" + path.lstrip("/") if path.startswith("//") else path
-    if path == "/":
-        raise PolicyError(
-            f"{where}: the whole file system cannot be granted", path=key, hint="name the folders"
-        )
-    if any(_policy_rules.is_below(path, special) for special in _SPECIAL):
-        raise PolicyError(
-            f"{where}: {path} cannot be granted: a sandbox has its own /proc, /sys and /dev",
-            path=key,
-            hint="drop it",
-        )
-    return Grant(path, follow=follow, code=code)
-
-
-def _grants(key: str, value: object, folder: str | None) -> tuple[Grant, ...]:
-    if value is False:
-        return ()
-    found: dict[str, Grant] = {}
-    for item in _items(key, value):
-        grant = _grant(key, item, folder)
-        if grant.code and key == "read":
-            raise PolicyError("code=True is a word of write=", path=key, hint="drop it in read=")
-        old = found.get(grant.path, grant)
-        found[grant.path] = Grant(
-            grant.path, follow=old.follow or grant.follow, code=old.code or grant.code
-        )
-    return tuple(found[path] for path in sorted(found))
-
-
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
-def _env(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
-    pairs: list[tuple[object, object]] = []
-    if isinstance(value, dict):
-        pairs = list(value.items())
-    else:
-        for item in _items(key, value):
-            name, equals, text = item.partition("=") if isinstance(item, str) else (item, "", "")
-            pairs.append((name, text if equals else None))
-    found: dict[str, str] = {}
-    for name, text in pairs:
-        if not isinstance(name, str) or not _ENV_NAME.match(name):
-            raise PolicyError(
-                f"env: {_short(name)} is not the name of a variable",
-                path=key,
-                hint='write env=["LANG"] to grant, env={"MODE": "x"} to set',
-            )
-        if text is not None and not isinstance(text, str):
-            raise PolicyError(
-                f"env: {name} is set to {_short(text)}, which is not text",
-                path=key,
-                hint=f'write "{name}": "{text}"',
-            )
-        if text is not None and "\0" in text:
-            raise PolicyError(f"env: the value of {name} has a NUL byte", path=key)
-        entry = name if text is None else f"{name}={text}"
-        if found.setdefault(name, entry) != entry:
-            raise PolicyError(f"env: {name} is given twice, with different values", path=key)
-    return tuple(found[name] for name in sorted(found))
-
-
-def _net(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
-    if value is False:
-        return ()
-    items = [value] if value is True else _items(key, value)
-    return tuple(sorted({_units.parse_endpoint(key, item) for item in items}))
-
-
-def _words(pattern: str, what: str, example: str) -> Callable[[str, object, str | None], Any]:
-    shape = re.compile(pattern)
-
-    def parser(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
-        found = set()
-        for item in _items(key, value):
-            if not isinstance(item, str) or not shape.fullmatch(item):
-                raise PolicyError(
-                    f"{key}: {_short(item)} is not {what}",
-                    path=key,
-                    hint=f'write {key}=["{example}"]',
-                )
-            found.add(item)
-        return tuple(sorted(found))
-
-    return parser
-
-
-def _choice(*words: str) -> Callable[[str, object, str | None], str]:
-    def parser(key: str, value: object, _folder: str | None) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise PolicyError(
-                f"{key}={_short(value)}{suggestion(value, words)}",
-                path=key,
-                hint=f"one of {', '.join(map(repr, words))}",
-            )
-        return value
-
-    return parser
-
-
-def _flag(key: str, value: object, _folder: str | None) -> bool:
-    if not isinstance(value, bool):
-        raise PolicyError(f"{key}={_short(value)}: neither true nor false", path=key)
-    return value
-
-
-FIELDS: dict[str, Callable[[str, object, str | None], Any]] = {
-    "read": _grants,
-    "write": _grants,
-    "env": _env,
-    "net": _net,
-    "profile": _choice("python", "strict", "build"),
-    "syscalls": _words(r"[a-z_][a-z0-9_]*", "the name of a system call", "mlock"),
-    "preload": _words(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "the name of a module", "numpy"),
-    "strict": _flag,
-    "on_missing": _choice("error", "weaken"),
-    "on_violation": _choice("raise", "record"),
-    "reveal": _flag,
-    "fresh": _flag,
-}
 _LISTS = ("env", "net", "syscalls", "preload")
-
-
-# -- names --------------------------------------------------------------------------------------
-
-_INSTEAD = {
-    "cpu": "cpus= (how many at once, 1.0) or cpu_time= (how long, '10s')",
-    "mem": "memory=",
-    "ram": "memory=",
-    "network": "net=['host:port']",
-    "allow_net": "net=['host:port']",
-    "environ": "env=",
-    "environment": "env=",
-    "time": "timeout= (wall clock) or cpu_time=",
-    "wall": "timeout=",
-    "wall_time": "timeout=",
-    "threads": "processes=, which counts threads too",
-    "pids": "processes=",
-    "nproc": "processes=",
-    "files": "read=, write= or open_files=",
-    "paths": "read= or write=",
-    "fds": "open_files=",
-    "allow": "read=, write=, env= or net=",
-    "deny": "nothing: what is not granted is denied",
-    "preset": 'the name itself: sandbox("strict")',
-    "policy": 'the policy itself: sandbox("policy.toml")',
-}
-
-
-def suggestion(word: object, known: Iterable[str], form: str = "{!r}") -> str:
-    """Return `; did you mean ...?` for a word close to a known one, else nothing."""
-    import difflib  # only wrong words pay for it
-
-    close = difflib.get_close_matches(str(word).lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {form.format(close[0])}?" if close else ""
-
-
-def check_keyword(key: str) -> None:
-    """Raise `PolicyError` with a suggestion unless `key` is a keyword of policies."""
-    if key in FIELDS or key in LIMITS:
-        return
-    if key in _INSTEAD:
-        raise PolicyError(f"unknown keyword {key}=; write {_INSTEAD[key]}", path=key)
-    known = [*FIELDS, *LIMITS, *SITE_KEYWORDS]
-    close = suggestion(key, known, "{}=")
-    hint = None if close else "keywords: " + ", ".join([*FIELDS, *LIMITS])
-    raise PolicyError(f"unknown keyword {key}={close}", path=key, hint=hint)
 
 
 # -- building -----------------------------------------------------------------------------------
@@ -382,13 +118,13 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
     try:
         return text, tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        message, line, column = str(error) or "nested too deeply", None, None
+        message = str(error) or "nested too deeply"
         place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
-        if place:
-            line, column = int(place[1]), int(place[2])
-            message = message[: place.start()]
         raise PolicyError(
-            f"no valid TOML: {message}", file=path, line=line, column=column
+            f"no valid TOML: {message[: place.start()] if place else message}",
+            file=path,
+            line=int(place[1]) if place else None,
+            column=int(place[2]) if place else None,
         ) from None
 
 
@@ -414,27 +150,24 @@ def _build(data: Mapping[str, Any], folder: str | None, seen: tuple[str, ...]) -
             changes["strict_limits" if key == "strict" else key] = parsed
         else:
             _unknown_key(key)
-    for key, other in (("read", "write"), ("write", "read")):
-        if key in changes and extends is not None:
-            # What this file says about a path beats what the extended policy said about it.
-            named = {g.path for g in (*changes.get("read", ()), *changes.get("write", ()))}
-            kept = [g for g in getattr(start, key) if g.path not in named]
-            added = tuple(sorted((*kept, *changes[key]), key=lambda g: g.path))
-            changes.setdefault(f"_{key}", added)
-            if other not in changes:
-                rest = tuple(g for g in getattr(start, other) if g.path not in named)
-                changes[f"_{other}"] = rest
-    for key in ("read", "write"):
-        if f"_{key}" in changes:
-            changes[key] = changes.pop(f"_{key}")
+    _merge_grants(start, changes)
     policy = msgspec.structs.replace(start, **changes)
     _policy_rules.check(policy)
     return policy
 
 
+def _merge_grants(start: Policy, changes: dict[str, Any]) -> None:
+    # What a file says about a path beats what the policy it extends said about it.
+    named = {g.path for key in ("read", "write") for g in changes.get(key, ())}
+    for key in ("read", "write"):
+        kept = [g for g in getattr(start, key) if g.path not in named]
+        added = [*kept, *changes.get(key, ())]
+        changes[key] = tuple(sorted(added, key=lambda grant: grant.path))
+
+
 def _start(extends: object, folder: str | None, seen: tuple[str, ...]) -> Policy:
     if not isinstance(extends, str):
-        raise PolicyError(f"extends={_short(extends)}: not a name or a file", path="extends")
+        raise PolicyError(f"extends={short(extends)}: not a name or a file", path="extends")
     if "/" in extends or extends.endswith((".toml", ".json")):
         path = os.path.join(folder or os.getcwd(), os.path.expanduser(extends))
         return read_file(path, None, seen)
@@ -456,8 +189,8 @@ def _build_limits(start: Limits, value: object) -> Limits:
     for key, amount in value.items():
         if key not in LIMITS:
             close = suggestion(key, LIMITS)
-            if key in _INSTEAD:
-                close = f"; write {_INSTEAD[key]}"
+            if key in INSTEAD:
+                close = f"; write {INSTEAD[key]}"
             raise PolicyError(
                 f"unknown limit {key!r}{close}",
                 path=f"limits.{key}",
@@ -480,12 +213,12 @@ def _merge_words(key: str, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[
 
 def _widen(value: object) -> tuple[str, ...]:
     known = [*FIELDS, *LIMITS, "*"]
-    for item in _items("widen", value):
+    for item in items("widen", value):
         if item not in known:
             raise PolicyError(
-                f"widen: {_short(item)} is not a keyword{suggestion(item, known)}", path="widen"
+                f"widen: {short(item)} is not a keyword{suggestion(item, known)}", path="widen"
             )
-    return tuple(sorted({str(item) for item in _items("widen", value)}))
+    return tuple(sorted({str(item) for item in items("widen", value)}))
 
 
 def _unknown_key(key: str) -> None:
@@ -496,7 +229,7 @@ def _unknown_key(key: str) -> None:
     if key in SITE_KEYWORDS:
         raise PolicyError(f"{key} is an option of the call, not of a policy", path=key)
     known = [*FIELDS, "limits", "extends", "widen"]
-    close = f"; write {_INSTEAD[key]}" if key in _INSTEAD else suggestion(key, [*known, *LIMITS])
+    close = f"; write {INSTEAD[key]}" if key in INSTEAD else suggestion(key, [*known, *LIMITS])
     raise PolicyError(
         f"unknown key {key!r}{close}", path=key, hint=None if close else f"keys: {', '.join(known)}"
     )
@@ -506,9 +239,9 @@ def _unknown_key(key: str) -> None:
 
 
 def find_line(text: str, path: str) -> int | None:
-    """Return the line (from 1) on which a TOML text sets the key `path` (`limits.memory`).
+    r"""Return the line (from 1) on which a TOML text sets the key `path` (`limits.memory`).
 
-    >>> find_line('read = []\\n[limits]\\nmemory = "x"\\n', "limits.memory")
+    >>> find_line('read = []\n[limits]\nmemory = "x"\n', "limits.memory")
     3
     """
     if not path:

@@ -1,4 +1,4 @@
-"""Judging policies: what contradicts itself, what allows more than another, what endangers the host.
+"""Judging policies: what contradicts itself, what allows more, what endangers the host.
 
 Pure functions over `Policy`; nothing here looks at the file system.
 """

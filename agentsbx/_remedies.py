@@ -176,7 +176,7 @@ REMEDIES: dict[tuple[Stage, int], Remedy] = {
     ),
     (Stage.GRANT, ELOOP): Remedy(
         "the granted path is a symbolic link",
-        'grant its target, or say follow: Grant(path, follow=True), { path = "...", follow = true }',
+        'grant its target, or say so: Grant(path, follow=True), { path = "...", follow = true }',
         "granted path",
     ),
     (Stage.GRANT, ESTALE): Remedy(
@@ -212,7 +212,7 @@ REMEDIES: dict[tuple[Stage, int], Remedy] = {
     ),
     (Stage.MOUNT, ENOSYS): Remedy(
         "open_tree/move_mount are missing or filtered",
-        "use Linux >= 5.14; in Docker >= 20.10 with a seccomp profile that knows the new mount calls",
+        "use Linux >= 5.14; in Docker a seccomp profile that knows the new mount calls",
         "new mount API",
     ),
     (Stage.MOUNT, ENOSPC): Remedy(

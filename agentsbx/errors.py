@@ -1,14 +1,14 @@
 """What can go wrong, as exceptions.
 
     AgentsbxError                          every error of ours; .stage .errno .hint
-     +- PolicyError          (ValueError)       a keyword, unit or policy file is wrong; .file .line .column .path
+     +- PolicyError          (ValueError)       a keyword or policy file is wrong; .file .line .path
      +- SandboxUnavailable   (RuntimeError)     this machine cannot enforce the policy; .missing
      +- SerializationError   (TypeError)        something cannot cross into the sandbox; .where
      +- SandboxViolation     (PermissionError)  the job was denied something; .violation
      +- SandboxTimeout       (TimeoutError)     the job ran past `timeout`
      +- MemoryLimitExceeded  (MemoryError)      the job needed more than `memory`
      +- LimitExceeded        (RuntimeError)     another limit was reached; .limit
-     +- RemoteError                             what the job raised, where we do not rebuild its type
+     +- RemoteError                             what the job raised, of a type not rebuilt
      +- JobDied                                 the job ended without a result; .signal .exit_code
      +- ResultError                             the reply could not be decoded (hostile, or too big)
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +62,7 @@ class Stage(enum.IntEnum):
     label: str
     text: str
 
-    def __new__(cls, value: int, label: str, text: str) -> Stage:
+    def __new__(cls, value: int, label: str = "", text: str = "") -> Self:
         """Make a member that is its number and carries its name and its words."""
         member = int.__new__(cls, value)
         member._value_ = value
@@ -234,7 +234,7 @@ class PolicyError(AgentsbxError, ValueError):
 
 
 class SandboxUnavailable(AgentsbxError, RuntimeError):
-    """This machine cannot enforce what the policy asks; no user code ran.
+    """The machine cannot enforce what the policy asks; no user code ran.
 
     `missing` lists what is missing, in the words of `agentsbx doctor`.
     """
@@ -375,7 +375,10 @@ class ResultError(AgentsbxError):
 
 
 def unavailable(
-    record: ErrRecord, *, object: str | None = None, notes: Iterable[str] = ()
+    record: ErrRecord,
+    *,
+    object: str | None = None,  # noqa: A002
+    notes: Iterable[str] = (),
 ) -> SandboxUnavailable:
     """Turn an error record of the set-up into words: what failed, why, and what to do.
 

@@ -3,7 +3,7 @@
 A policy is pure data in one normal form: paths absolute, units resolved to bytes and seconds, lists
 sorted. The default denies; a policy names what is allowed. It comes from keywords
 (`Policy.from_keywords`, the keywords of `@sandbox`), from a TOML or JSON file (`Policy.from_file`)
-or from a preset (`agentsbx.presets`). Everything wrong is a `PolicyError` with its place and a hint.
+or from a preset (`agentsbx.presets`). Everything wrong is a `PolicyError` with place and hint.
 
 >>> policy = Policy.from_keywords(read=["/srv/data"], memory="1GB", timeout="2m")
 >>> policy.read[0].path, policy.limits.memory, policy.limits.timeout
@@ -62,7 +62,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a call may use: bytes, seconds, counts; -1 is "unlimited".
 
-    Enforced by cgroups where there are any, else by rlimits and polling; `Result.limits` says which.
+    Enforced by cgroups where there are any, else by rlimits and polling; `Result.limits` says so.
     """
 
     memory: Annotated[int, _human("Memory of the whole process tree.", "512MB", "1GiB")] = (
@@ -271,7 +271,7 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     >>> split_keywords({"memory": "1GB", "raises": [KeyError], "output": "capture"})
     ({'memory': '1GB'}, {'raises': [<class 'KeyError'>], 'output': 'capture'})
     """
-    from agentsbx._policy_read import OUTPUT_WORDS, SITE_KEYWORDS, check_keyword
+    from agentsbx._policy_keys import OUTPUT_WORDS, SITE_KEYWORDS, check_keyword
 
     policy: dict[str, Any] = {}
     site: dict[str, Any] = {}

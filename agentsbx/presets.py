@@ -35,7 +35,7 @@ def path(name: str) -> str:
     known = names()
     name = ALIASES.get(name, name)
     if name not in known:
-        from agentsbx._policy_read import suggestion
+        from agentsbx._policy_keys import suggestion
 
         raise PolicyError(
             f"no preset is called {name!r}{suggestion(name, [*known, *ALIASES])}",

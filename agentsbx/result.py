@@ -130,7 +130,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the call gave a value: no error of the body, no limit, no violation that raises."""
+        """Whether the call gave a value: no error of the body, no limit, no denial that raises."""
         return self.error is None
 
     @property
@@ -176,7 +176,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
         lines.append(f"memory      {memory} peak ({usage.memory_source})")
         if self.stdout or self.stderr:
             lines.append(f"output      {len(self.stdout)} + {len(self.stderr)} bytes")
-        rows = [("limit", "asked", "used", "enforced by", "")]
+        rows: list[tuple[str, ...]] = [("limit", "asked", "used", "enforced by", "")]
         for limit in self.limits.values():
             rows.append(
                 (
