@@ -1,0 +1,169 @@
+"""Imports and includes go downwards only: A < B < C < D < E, L0 < L1 < L2 < L3 < L4."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.tree import CSRC, PACKAGE, need_checkout
+
+# The same table as in docs/explanation/architecture.md. A new module is put into a layer here.
+LAYERS = {
+    "A": "errors policy presets result",
+    "B": "_codec _compile _core _explain _filter _host _receive _ship _tables",
+    "C": "_job _runtime _supervisor _worker _zygote",
+    "D": "_decorator _executor _sandbox",
+    "E": "__init__ __main__ adapters audit cli gateway jupyter pytest_plugin workspace",
+}
+# Helpers of a module share its layer: `_codec_types` is of `_codec`; the rest is listed.
+HELPERS = {
+    "A": "_await _policy _remedies _types _units _version",
+    "B": "_plan _modules _args",
+    "C": "_pool _channel _probe",
+    "D": "_calls _signature _verbs",
+}
+THIRD_PARTY = {"msgspec", "cloudpickle"}
+
+FOLDERS = {
+    "base": 0, "plan": 1, "child": 2, "spawn": 3, "reaper": 3, "supervisor": 3, "gateway": 3, "py": 4,
+}  # fmt: skip
+
+
+def layer_of(module: str) -> str | None:
+    """Return the layer of the first part of a module's name below agentsbx."""
+    for layer in LAYERS:
+        if module in LAYERS[layer].split() or module in HELPERS.get(layer, "").split():
+            return layer
+    stem = module
+    while "_" in stem.strip("_"):  # the longest listed name that it extends
+        stem = stem.rpartition("_")[0]
+        for layer in LAYERS:
+            if stem in LAYERS[layer].split() or stem in HELPERS.get(layer, "").split():
+                return layer
+    return None
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py") if "data" not in p.relative_to(PACKAGE).parts)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield (dotted name, is_lazy or for types only) of every import in a file."""
+    tree = ast.parse(path.read_text())
+    package = ("agentsbx", *path.relative_to(PACKAGE).parts[:-1])
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        late = id(node) not in top
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, late
+        elif isinstance(node, ast.ImportFrom):
+            if not node.level:
+                base = node.module or ""
+            else:
+                above = package[: len(package) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            if base == "agentsbx":
+                for alias in node.names:
+                    yield f"agentsbx.{alias.name}", late
+            else:
+                yield base, late
+
+
+def test_every_module_has_a_layer() -> None:
+    need_checkout()
+    unknown = sorted({name_of(p) for p in modules() if layer_of(name_of(p)) is None})
+    assert not unknown, f"say in tests/contract/test_layers.py which layer these are of: {unknown}"
+
+
+def test_imports_go_downwards() -> None:
+    """No module imports one of a higher layer; below E not even lazily."""
+    need_checkout()
+    wrong = []
+    for path in modules():
+        own = layer_of(name_of(path)) or "E"
+        for name, _ in imports(path):
+            parts = name.split(".")
+            if parts[0] != "agentsbx" or len(parts) == 1:
+                continue
+            other = layer_of(parts[1])
+            if other is not None and other > own:
+                wrong.append(f"{path.relative_to(PACKAGE)} ({own}) imports {name} ({other})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_core_imports_only_stdlib_msgspec_and_cloudpickle() -> None:
+    """At module level; optional packages are looked up in sys.modules or inside functions."""
+    need_checkout()
+    import sys
+
+    wrong = []
+    for path in modules():
+        if layer_of(name_of(path)) == "E" and name_of(path) != "__init__":
+            continue
+        for name, late in imports(path):
+            first = name.split(".")[0]
+            if late or first in {"agentsbx", *THIRD_PARTY, *sys.stdlib_module_names}:
+                continue
+            wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+def c_includes() -> Iterator[tuple[Path, str, str]]:
+    for path in sorted(CSRC.rglob("*.[ch]")):
+        for kind, name in INCLUDE.findall(path.read_text()):
+            yield path, kind, name
+
+
+def test_c_includes_go_downwards() -> None:
+    need_checkout()
+    wrong = []
+    for path, kind, name in c_includes():
+        if kind == "<":
+            continue
+        target = (path.parent / name).resolve()
+        if not target.is_file():
+            wrong.append(f"{path.relative_to(CSRC)} includes {name}, which is not there")
+            continue
+        own, other = path.parent.name, target.parent.name
+        if FOLDERS[other] > FOLDERS[own]:
+            wrong.append(f"{path.relative_to(CSRC)} includes {other}/{target.name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [("Python.h", "py/"), ("seccomp.h", "plan/filter.")],
+    ids=["Python.h", "seccomp.h"],
+)
+def test_header_stays_in_its_place(header: str, allowed: str) -> None:
+    need_checkout()
+    wrong = [
+        str(path.relative_to(CSRC))
+        for path, _, name in c_includes()
+        if name == header and not str(path.relative_to(CSRC)).startswith(allowed)
+    ]
+    assert not wrong, f"{header} is included by {wrong}"
+
+
+def test_child_includes_only_base_and_the_plan() -> None:
+    need_checkout()
+    wrong = [
+        f"{path.name} includes {name}"
+        for path, kind, name in c_includes()
+        if kind == '"'
+        and path.parent.name == "child"
+        and not re.match(r"\.\./base/|\.\./plan/plan\.h$|[a-z_]+\.h$", name)
+    ]
+    assert not wrong, "\n".join(wrong)
