@@ -1,0 +1,102 @@
+"""agentsbx: one call, one single-use sandbox.
+
+    from agentsbx import sandbox
+
+    @sandbox(read=["data"], memory="512MB", timeout="30s")
+    def summarise(path: str) -> dict: ...
+
+    summarise("data/report.csv")  # runs in a fresh sandbox that dies with the call
+
+Importing this package starts nothing and loads little: names are loaded at first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentsbx._decorator import sandbox
+    from agentsbx._verbs import probe, run, shutdown, warm
+    from agentsbx.errors import (
+        AgentsbxError,
+        JobDied,
+        LimitExceeded,
+        MemoryLimitExceeded,
+        PolicyError,
+        RemoteError,
+        ResultError,
+        SandboxTimeout,
+        SandboxUnavailable,
+        SandboxViolation,
+        SerializationError,
+    )
+    from agentsbx.policy import Grant, Limits, Policy, policy_schema
+    from agentsbx.result import Exit, Limit, Result, Usage, Violation
+
+__all__ = [
+    "AgentsbxError",
+    "Exit",
+    "Grant",
+    "JobDied",
+    "Limit",
+    "LimitExceeded",
+    "Limits",
+    "MemoryLimitExceeded",
+    "Policy",
+    "PolicyError",
+    "RemoteError",
+    "Result",
+    "ResultError",
+    "SandboxTimeout",
+    "SandboxUnavailable",
+    "SandboxViolation",
+    "SerializationError",
+    "Usage",
+    "Violation",
+    "__version__",
+    "policy_schema",
+    "probe",
+    "run",
+    "sandbox",
+    "shutdown",
+    "warm",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "agentsbx._decorator": ("sandbox",),
+    "agentsbx._verbs": ("probe", "run", "shutdown", "warm"),
+    "agentsbx.errors": (
+        "AgentsbxError",
+        "JobDied",
+        "LimitExceeded",
+        "MemoryLimitExceeded",
+        "PolicyError",
+        "RemoteError",
+        "ResultError",
+        "SandboxTimeout",
+        "SandboxUnavailable",
+        "SandboxViolation",
+        "SerializationError",
+    ),
+    "agentsbx.policy": ("Grant", "Limits", "Policy", "policy_schema"),
+    "agentsbx.result": ("Exit", "Limit", "Result", "Usage", "Violation"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module at first use (PEP 562)."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'agentsbx' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,148 @@
+"""How a wrapper calls: in a sandbox, in a thread for asyncio, or right here when inside a job.
+
+Errors that come before user code are handed back to the wrapper, which raises them: a traceback
+then shows one frame of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from agentsbx._signature import WrongArguments, bind_call
+from agentsbx.errors import AgentsbxError, PolicyError, SandboxUnavailable
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Policy
+    from agentsbx.result import Result
+
+__all__ = ["Outcome", "inside", "invoke", "invoke_async", "run", "run_async", "runtime"]
+
+
+Outcome = tuple[Any, BaseException | None]  # a Result or None, and what to raise or None
+
+
+def runtime() -> Any:
+    """Return `agentsbx._runtime`; `SandboxUnavailable` where the package has no compiled part."""
+    running = sys.modules.get("agentsbx._runtime")
+    if running is not None:
+        return running
+    if sys.platform != "linux":
+        raise SandboxUnavailable(
+            f"sandboxes need Linux (kernel 5.14 or later), this is {sys.platform}; nothing was run",
+            missing=["Linux"],
+            hint="run it on Linux: a virtual machine, a container host or WSL 2",
+        )
+    try:
+        from agentsbx import _core as _core  # the compiled part: say so before anything else fails
+    except ImportError as error:
+        raise SandboxUnavailable(
+            f"agentsbx was installed without its compiled part, which needs Linux: {error}",
+            missing=["the extension agentsbx._core"],
+            hint="reinstall it on Linux with a C compiler and libseccomp's headers",
+        ) from None
+    from agentsbx import _runtime
+
+    return _runtime
+
+
+def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+    """Run one call and wait; whatever ends the wait early kills the job."""
+    __tracebackhide__ = True
+    cancel = None
+    try:
+        site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
+        bind_call(site.fn, args, kwargs)
+        running = runtime()
+        cancel = running.Cancel()
+        result = running.invoke(site, args, kwargs, cancel=cancel)
+    except (AgentsbxError, WrongArguments) as error:
+        return None, _bare(error)
+    except BaseException:
+        if cancel is not None:
+            cancel.cancel()
+        raise
+    return result, result.error
+
+
+async def invoke_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+    """Run one call in a thread; cancelling the task kills the job."""
+    __tracebackhide__ = True
+    from agentsbx._await import in_thread
+
+    try:
+        site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
+        bind_call(site.fn, args, kwargs)
+        running = runtime()
+        cancel = running.Cancel()
+        result = await in_thread(lambda: running.invoke(site, args, kwargs, cancel=cancel), cancel)
+    except (AgentsbxError, WrongArguments) as error:
+        return None, _bare(error)
+    return result, result.error
+
+
+def _bare(error: Exception) -> Exception:
+    """Return the error without our frames; wrong arguments as the plain TypeError they are."""
+    if isinstance(error, WrongArguments):
+        return TypeError(*error.args)
+    return error.with_traceback(None)
+
+
+def run(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+    """`fn.run(...)`: the `Result`; raises only what comes before user code."""
+    __tracebackhide__ = True
+    job = inside(wrapper)
+    if job is None:
+        result, error = invoke(wrapper, args, kwargs)
+        if result is None and error is not None:
+            raise error
+        return cast("Result", result)
+    from agentsbx.result import Result
+
+    try:
+        return Result(value=job(*args, **kwargs))
+    except Exception as error:
+        return Result(error=error)
+
+
+async def run_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+    """`fn.run.aio(...)`."""
+    __tracebackhide__ = True
+    job = inside(wrapper)
+    if job is None:
+        result, error = await invoke_async(wrapper, args, kwargs)
+        if result is None and error is not None:
+            raise error
+        return cast("Result", result)
+    from agentsbx.result import Result
+
+    try:
+        value = job(*args, **kwargs)
+        return Result(value=await value if wrapper.__agentsbx_site__.is_async else value)
+    except Exception as error:
+        return Result(error=error)
+
+
+def inside(wrapper: Any) -> Callable[..., Any] | None:
+    """Inside a job: the function to run right here, if this sandbox is at least as strict.
+
+    Raises `PolicyError` naming the difference where it is not (rule 5.6): a job cannot start
+    sandboxes of its own, and rights are never gained.
+    """
+    running = sys.modules.get("agentsbx._runtime")
+    if running is None or not getattr(running, "IN_JOB", False):
+        return None
+    current: Policy | None = getattr(running, "CURRENT_POLICY", None)
+    site: Any = getattr(wrapper, "__agentsbx_site__", None)
+    if current is None or site is None:
+        raise PolicyError(f"{wrapper.__qualname__}: nested call without a known policy")
+    if site.policy is not current:
+        wider = current.differences(site.policy)
+        if wider:
+            raise PolicyError(
+                f"{wrapper.__qualname__} is sandboxed too, and the sandbox that calls it allows "
+                f"what its own policy denies: {'; '.join(wider)}",
+                hint="give the caller a policy no wider than that, or call both from the host",
+            )
+    return cast("Callable[..., Any]", wrapper.__wrapped__)

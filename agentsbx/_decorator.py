@@ -1,0 +1,362 @@
+"""The decorator: `sandbox`, and the function that it makes.
+
+The wrapper is a plain function over `*args, **kwargs` with the user's signature. All that a call
+needs hangs on the function object itself (`__wrapped__`, `__agentsbx_site__`), not in a closure:
+`%autoreload` and `importlib.reload` exchange the code and `__dict__` of a function in place, and
+monkeypatches set `__wrapped__`; the next call must see that (rule 1.1).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
+
+from agentsbx import _calls
+from agentsbx._signature import bind_verb, evaluated_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from agentsbx._runtime import CallSite
+    from agentsbx._types import (
+        AsyncSandboxed,
+        Decorator,
+        Keywords,
+        P,
+        R_co,
+        Sandboxed,
+    )
+    from agentsbx.policy import Policy
+    from agentsbx.result import Result
+
+__all__ = ["is_wrapper", "resolve", "sandbox"]
+
+
+# -- the decorator ------------------------------------------------------------------------------
+
+
+@overload
+def sandbox(  # type: ignore[overload-overlap]  # the narrower one is first on purpose
+    fn: Callable[P, Coroutine[Any, Any, R_co]], /
+) -> AsyncSandboxed[P, R_co]: ...
+@overload
+def sandbox(fn: Callable[P, R_co], /) -> Sandboxed[P, R_co]: ...
+@overload
+def sandbox(
+    policy: Policy | str | os.PathLike[str] | None = None, /, **keywords: Unpack[Keywords]
+) -> Decorator: ...
+def sandbox(target: Any = None, /, **keywords: Any) -> Any:
+    """Run every call of a function in a fresh, single-use sandbox.
+
+    `@sandbox` alone gives the strict default: no network, stdlib and site-packages read-only, a
+    private `$HOME` and `$TMPDIR`, a few safe environment variables, 30 s, 512 MB. `target` may be
+    a `Policy`, the path of a policy file (with `/` or ending in `.toml`) or the name of a preset;
+    `keywords` are policy keywords (`read=`, `write=`, `env=`, `memory=`, `timeout=` ...), besides
+    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild) and
+    `output=`.
+
+    Returns the decorated function, or a decorator. Raises `PolicyError` for a wrong policy and
+    `TypeError` for what is not a function. Nothing starts before the first call.
+
+    Enforced by: namespaces, Landlock, seccomp, cgroups and rlimits (see `fn.explain()`).
+
+    >>> @sandbox(memory="256MB", timeout="5s")
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> double.policy.limits.memory, double.__name__
+    (256000000, 'double')
+    """
+    from agentsbx.policy import Policy
+
+    if isinstance(target, (Policy, str, os.PathLike)) or target is None:
+        return _Decorator(*resolve(target, keywords))
+    if not keywords and (callable(target) or isinstance(target, _DESCRIPTORS)):
+        return _decorate(target, *resolve(None, keywords))
+    if callable(target) or isinstance(target, _DESCRIPTORS):
+        raise TypeError(
+            f"sandbox() takes a function or keywords, not both: "
+            f"write @sandbox({_shown(keywords)}) above the function"
+        )
+    raise TypeError(
+        f"sandbox() takes a function, a Policy, a policy file or a preset, "
+        f"not {type(target).__name__}"
+    )
+
+
+class _Decorator:
+    """What `sandbox(policy)` returns: waits for the function."""
+
+    __slots__ = ("_options", "_policy")
+
+    def __init__(self, policy: Policy, options: dict[str, Any]) -> None:
+        self._policy = policy
+        self._options = options
+
+    def __call__(self, fn: Any, /) -> Any:
+        return _decorate(fn, self._policy, self._options)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(
+            "sandbox(...) decorates a function: code in a with block would run in this process. "
+            "Did you mean `Sandbox(...)` (a session), or `@sandbox(...)` above a function?"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; here so that `with` asks `__enter__` first."""
+
+    def __repr__(self) -> str:
+        return f"<sandbox decorator {self._policy!r}>"
+
+
+_DESCRIPTORS = (staticmethod, classmethod, property, functools.partialmethod)
+
+
+def resolve(target: Any, keywords: dict[str, Any]) -> tuple[Policy, dict[str, Any]]:
+    """Return the policy and the options of the call that target and keywords name together."""
+    from agentsbx.policy import Policy, split_keywords
+
+    rules, options = split_keywords(keywords)
+    if target is None:
+        return Policy.from_keywords(**rules), options
+    if isinstance(target, Policy):
+        policy = target
+    else:
+        name = os.fspath(target)
+        if isinstance(target, str) and "/" not in name and not name.endswith(".toml"):
+            from agentsbx.presets import preset
+
+            policy = preset(name)
+        else:
+            policy = Policy.from_file(name)
+    return (policy.extend(**rules) if rules else policy), options
+
+
+def _decorate(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
+    if isinstance(fn, (staticmethod, classmethod)):
+        return type(fn)(_decorate(fn.__func__, policy, options))
+    _refuse(fn)
+    return _make(fn, policy, options)
+
+
+def _refuse(fn: Any) -> None:
+    """Raise TypeError for what cannot be sandboxed, saying what was probably meant."""
+    if isinstance(fn, type):
+        raise TypeError(
+            f"sandbox() decorates functions, not classes: did you mean `Sandbox(...)` (a session), "
+            f"or @sandbox above a method of {fn.__name__}?"
+        )
+    if isinstance(fn, (property, functools.partialmethod)):
+        raise TypeError(
+            f"sandbox() cannot decorate a {type(fn).__name__}: put @sandbox directly above the "
+            f"function, below @{type(fn).__name__}"
+        )
+    if not callable(fn):
+        raise TypeError(f"sandbox() decorates functions, not {type(fn).__name__}")
+    inner = _unpartial(fn)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(
+            f"{getattr(inner, '__qualname__', inner)} is a generator function: sandboxed "
+            f"generators are not yet supported in this version; return a list instead"
+        )
+
+
+def _unpartial(fn: Any) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not hasattr(fn, "__code__") and not isinstance(fn, types.MethodType):
+        call = inspect.getattr_static(type(fn), "__call__", None)
+        if isinstance(call, types.FunctionType):
+            return call
+    return fn
+
+
+# -- the wrapper --------------------------------------------------------------------------------
+
+
+def _make(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
+    is_async = inspect.iscoroutinefunction(_unpartial(fn))
+    wrapper: Any = _async_wrapper() if is_async else _sync_wrapper()
+    _dress(wrapper, fn)
+    signature, annotations = evaluated_signature(fn)
+    wrapper.__annotations__ = annotations
+    if signature is not None:
+        wrapper.__signature__ = signature
+    _equip(wrapper, fn, _Site(policy, options, is_async))
+    return wrapper
+
+
+def _dress(wrapper: Any, fn: Any) -> None:
+    """Give the wrapper the names of the function (of the one inside, for partial objects)."""
+    functools.update_wrapper(wrapper, fn, assigned=("__module__", "__doc__", "__type_params__"))
+    named = fn.func if isinstance(fn, functools.partial) else fn
+    name = getattr(named, "__name__", type(named).__name__)
+    wrapper.__name__ = name
+    wrapper.__qualname__ = getattr(named, "__qualname__", name)
+
+
+class _Site:
+    """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
+
+    __slots__ = ("_made", "is_async", "options", "policy")
+
+    def __init__(self, policy: Policy, options: dict[str, Any], is_async: bool) -> None:
+        self.policy = policy
+        self.options = options
+        self.is_async = is_async
+        self._made: tuple[Any, CallSite] | None = None
+
+    def call_site(self, fn: Any) -> CallSite:
+        """Return the runtime's call site, holding the present function."""
+        made = self._made
+        if made is not None and made[0] is fn:
+            return made[1]
+        named = fn.func if isinstance(fn, functools.partial) else fn
+        options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
+        site: CallSite = _calls.runtime().CallSite(
+            fn, self.policy, is_async=self.is_async, **options
+        )
+        self._made = fn, site
+        return site
+
+
+def _sync_wrapper() -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        job = _calls.inside(wrapper)
+        if job is not None:
+            return job(*args, **kwargs)
+        result, error = _calls.invoke(wrapper, args, kwargs)
+        if error is None:
+            return result.value
+        try:
+            raise error
+        finally:
+            del error, result, job  # the traceback holds this frame: no cycle
+
+    return wrapper
+
+
+def _async_wrapper() -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        job = _calls.inside(wrapper)
+        if job is not None:
+            return await job(*args, **kwargs)
+        result, error = await _calls.invoke_async(wrapper, args, kwargs)
+        if error is None:
+            return result.value
+        try:
+            raise error
+        finally:
+            del error, result, job
+
+    return wrapper
+
+
+_CODES = frozenset({_sync_wrapper().__code__, _async_wrapper().__code__})
+
+
+def is_wrapper(obj: object) -> bool:
+    """Whether `obj` is a function that `sandbox` made.
+
+    Other decorators copy `__dict__` along, so that `__agentsbx_site__` alone proves nothing.
+
+    >>> is_wrapper(sandbox(len)), is_wrapper(len)
+    (True, False)
+    """
+    return isinstance(obj, types.FunctionType) and obj.__code__ in _CODES
+
+
+def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
+    """Hang the verbs on the wrapper. They look things up on it at each use, as it does itself."""
+    wrapper.__wrapped__ = fn
+    wrapper.__agentsbx_site__ = site
+    wrapper.local = fn
+    wrapper.policy = site.policy
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        bind_verb(wrapper, "run", args, kwargs)
+        return _calls.run(wrapper, args, kwargs)
+
+    async def run_aio(*args: Any, **kwargs: Any) -> Result:
+        __tracebackhide__ = True
+        bind_verb(wrapper, "run.aio", args, kwargs)
+        return await _calls.run_async(wrapper, args, kwargs)
+
+    async def aio(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        bind_verb(wrapper, "aio", args, kwargs)
+        return (await _calls.run_async(wrapper, args, kwargs)).unwrap()
+
+    def options(**keywords: Any) -> Any:
+        return _options(wrapper, keywords)
+
+    def explain() -> str:
+        return _explain(wrapper)
+
+    verb: Any
+    for verb, name in ((run_aio, "run.aio"), (aio, "aio"), (options, "options")):
+        verb.__name__ = name.rpartition(".")[2]
+        verb.__qualname__ = f"{wrapper.__qualname__}.{name}"
+    public_run: Any = run_aio if site.is_async else run
+    if site.is_async:
+        # One object cannot be its own attribute without a cycle that tools walk for ever.
+        async def public_run(*args: Any, **kwargs: Any) -> Result:
+            __tracebackhide__ = True
+            bind_verb(wrapper, "run", args, kwargs)
+            return await _calls.run_async(wrapper, args, kwargs)
+
+    public_run.__name__ = "run"
+    public_run.__qualname__ = f"{wrapper.__qualname__}.run"
+    public_run.aio = run_aio
+    wrapper.run = public_run
+    wrapper.aio = aio
+    wrapper.options = options
+    wrapper.explain = explain
+
+
+def _options(wrapper: Any, keywords: dict[str, Any]) -> Any:
+    """Make the wrapper of `fn.options(...)`: the present function, the policy as the words say."""
+    from agentsbx.policy import split_keywords
+
+    site: _Site = wrapper.__agentsbx_site__
+    rules, options = split_keywords(keywords)
+    policy = site.policy.extend(**rules) if rules else site.policy
+    return _make(wrapper.__wrapped__, policy, {**site.options, **options})
+
+
+def _explain(wrapper: Any) -> str:
+    from agentsbx import _explain
+
+    site: _Site = wrapper.__agentsbx_site__
+    return _explain.explain_function(wrapper.__wrapped__, site.policy, site.options)
+
+
+# -- shipping -----------------------------------------------------------------------------------
+
+
+def rebuild_empty(name: str, qualname: str, is_async: bool) -> Any:
+    """Make a wrapper without function or policy, in a job: recursion refers to it before it is set.
+
+    `rebuild_set` completes it. Both are for `_ship` and `_receive` only.
+    """
+    wrapper: Any = _async_wrapper() if is_async else _sync_wrapper()
+    wrapper.__name__, wrapper.__qualname__ = name, qualname
+    return wrapper
+
+
+def rebuild_set(
+    wrapper: Any, fn: Any, policy: Policy, options: dict[str, Any], is_async: bool
+) -> None:
+    """Complete a wrapper from `rebuild_empty`."""
+    functools.update_wrapper(wrapper, fn)
+    _equip(wrapper, fn, _Site(policy, options, is_async))
+
+
+def _shown(keywords: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in keywords.items())

@@ -1,0 +1,120 @@
+"""Verbs that are not a decorated function's: commands, warming, shutdown, probing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+if TYPE_CHECKING:
+    from agentsbx._runtime import HostCaps
+    from agentsbx._types import Keywords
+    from agentsbx.policy import Policy
+    from agentsbx.result import Result
+
+__all__ = ["probe", "run", "shutdown", "warm"]
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    /,
+    *,
+    policy: Policy | str | os.PathLike[str] | None = None,
+    input: bytes | str | int | None = None,  # noqa: A002 - the name that subprocess.run has
+    cwd: str | os.PathLike[str] | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    check: bool = False,
+    **keywords: Unpack[Keywords],
+) -> Result:
+    r"""Run a command in a fresh sandbox, wait, and return its `Result`; `value` is the exit code.
+
+    `argv` is a list, never a shell line: `run(["sh", "-c", "sort | uniq -c"], input=text)`.
+    `policy` and `keywords` are those of `sandbox`. `input` is what the command reads (bytes, text,
+    or an open file descriptor; None: nothing). `cwd` is the working directory (default: this
+    process's; it is empty in there unless granted). `extra_env` adds variables with their values.
+
+    The command's output is captured in `Result.stdout` and `Result.stderr`. With `check=True` what
+    stopped the command (timeout, memory ...) is raised, and so is an exit code other than 0, as
+    `JobDied`.
+
+    Raises `PolicyError`, `SandboxUnavailable`: before the command runs.
+
+    >>> run(["echo", "hello"]).text  # doctest: +SKIP
+    'hello\n'
+    """
+    from agentsbx._calls import runtime
+    from agentsbx._decorator import resolve
+
+    if isinstance(argv, (str, bytes, os.PathLike)):
+        raise TypeError(f'run() takes a list of words, for example ["sh", "-c", {argv!r}]')
+    words = [os.fspath(word) for word in argv]
+    if not words:
+        raise ValueError("run() needs at least the name of a program")
+    rules, _ = resolve(policy, dict(keywords))
+    data = input.encode() if isinstance(input, str) else input
+    running = runtime()
+    cancel = running.Cancel()
+    try:
+        result: Result = running.run_command(
+            words,
+            policy=rules,
+            env=dict(extra_env) if extra_env else None,
+            cwd=os.fspath(cwd) if cwd is not None else None,
+            stdin=data,
+            cancel=cancel,
+        )
+    except BaseException:
+        cancel.cancel()
+        raise
+    if check:
+        result.unwrap()
+        if result.value != 0:
+            from agentsbx.errors import JobDied
+
+            tail = result.stderr[-200:].decode("utf-8", "backslashreplace").strip()
+            raise JobDied(
+                f"{words[0]} ended with exit code {result.value}" + (f": {tail}" if tail else ""),
+                exit_code=result.exit.code,
+                signal=result.exit.signal,
+            )
+    return result
+
+
+def warm(*functions: Callable[..., Any], n: int = 1) -> None:
+    """Start the processes behind sandboxed functions now and keep `n` sandboxes waiting for each.
+
+    Without it the first call of a policy pays for that (some hundred milliseconds). Without
+    `functions`: what the default policy needs.
+    """
+    from agentsbx._calls import runtime
+    from agentsbx._decorator import is_wrapper, sandbox
+
+    for fn in functions or (sandbox(_nothing),):
+        wrapper: Any = getattr(fn, "__func__", fn)
+        if not is_wrapper(wrapper):
+            raise TypeError(f"warm() takes sandboxed functions, not {fn!r}")
+        runtime().warm(wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__), n)
+
+
+def shutdown() -> None:
+    """Kill every running and waiting sandbox of this process and end its supervisor.
+
+    A later call starts them anew. At exit this happens by itself.
+    """
+    import sys
+
+    running = sys.modules.get("agentsbx._runtime")
+    if running is not None:
+        running.shutdown()
+
+
+def probe() -> HostCaps:
+    """Try what this machine can enforce; `agentsbx doctor` shows it in words."""
+    from agentsbx._calls import runtime
+
+    caps: HostCaps = runtime().probe()
+    return caps
+
+
+def _nothing() -> None:
+    """Stand in for a function in `warm()`."""

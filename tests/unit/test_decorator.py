@@ -1,0 +1,373 @@
+"""The decorator without any process: a stand-in for `agentsbx._runtime` runs the functions here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import agentsbx
+from agentsbx import Policy, PolicyError, Result, sandbox
+from agentsbx._decorator import is_wrapper, rebuild_empty, rebuild_set
+
+if TYPE_CHECKING:
+    from nowhere import Unknown
+
+
+class Cancel:
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def cancel(self) -> None:
+        self.event.set()
+
+
+class CallSite:
+    def __init__(self, fn: Any, policy: Policy, *, is_async: bool, name: str, **options: Any):
+        self.fn, self.policy, self.is_async, self.name, self.options = (
+            fn,
+            policy,
+            is_async,
+            name,
+            options,
+        )
+
+
+@dataclass
+class Fake:
+    module: types.ModuleType
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
+    killed: list[float]
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    module = types.ModuleType("agentsbx._runtime")
+    fake = Fake(module, [], [])
+
+    def invoke(site: CallSite, args: Any, kwargs: Any, *, cancel: Cancel) -> Result:
+        fake.calls.append((site, args, kwargs))
+        if site.name == "slow":
+            assert cancel.event.wait(10)
+            time.sleep(0.05)  # the kill takes a moment
+            fake.killed.append(time.monotonic())
+            return Result(error=TimeoutError("cancelled"))
+        try:
+            value = site.fn(*args, **kwargs)
+            return Result(value=asyncio.run(value) if site.is_async else value)
+        except Exception as error:
+            return Result(error=error.with_traceback(None))
+
+    module.__dict__.update(CallSite=CallSite, Cancel=Cancel, invoke=invoke, IN_JOB=False)
+    monkeypatch.setitem(sys.modules, "agentsbx._runtime", module)
+    monkeypatch.setattr(agentsbx, "_runtime", module, raising=False)
+    return fake
+
+
+def test_wrapper_is_a_function_with_the_signature_and_the_annotations_evaluated() -> None:
+    @sandbox
+    def f(a: int, /, b: str = "x", *rest: float, c: bool, **more: Unknown) -> list[int]:
+        """Words."""
+        raise NotImplementedError
+
+    assert type(f) is types.FunctionType
+    assert f.__name__ == "f"
+    assert f.__doc__ == "Words."
+    assert f.__module__ == __name__
+    assert f.__annotations__["a"] is int
+    assert f.__annotations__["more"] == "Unknown"
+    assert f.__annotations__["return"] == list[int]
+    signature = inspect.signature(f)
+    assert signature.parameters["b"].annotation is str
+    assert signature.parameters["b"].default == "x"
+    assert signature.return_annotation == list[int]
+    assert f.__wrapped__ is f.local
+    assert not inspect.iscoroutinefunction(f)
+
+
+def test_every_form_of_use(runtime: Fake, tmp_path: Any) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text("[limits]\nmemory = '100MB'\n")
+
+    def f(x: int) -> int:
+        return x + 1
+
+    assert sandbox(f)(1) == 2
+    assert sandbox()(f)(1) == 2
+    assert sandbox(str(file))(f).policy.limits.memory == 100 * 10**6
+    assert sandbox(file)(f).policy.limits.memory == 100 * 10**6
+    assert sandbox("strict")(f).policy.profile == "strict"
+    policy = Policy.from_keywords(timeout=5)
+    assert sandbox(policy)(f).policy is policy
+    assert sandbox(policy, memory="1GB")(f).policy.limits.memory == 10**9
+    assert sandbox(memory="1GB")(f).policy.limits.memory == 10**9
+
+
+def test_wrong_use_says_what_was_meant() -> None:
+    with pytest.raises(TypeError, match=r"did you mean `Sandbox\(\.\.\.\)`"):
+        sandbox(int)  # type: ignore[arg-type, unused-ignore]
+    with pytest.raises(TypeError, match=r"Did you mean `Sandbox\(\.\.\.\)`"), sandbox(timeout=1):  # type: ignore[attr-defined]
+        pass
+    with pytest.raises(TypeError, match="not int"):
+        sandbox(3)  # type: ignore[call-overload]
+    with pytest.raises(PolicyError, match="memory"):
+        sandbox(memroy=3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="not both"):
+        sandbox(len, memory=3)  # type: ignore[call-overload]
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    async def agenerator() -> Any:
+        yield 1
+
+    for fn in (generator, agenerator, functools.partial(generator)):
+        with pytest.raises(TypeError, match="not yet supported in this version"):
+            sandbox(fn)
+    with pytest.raises(TypeError, match="below @property"):
+        sandbox(property(lambda self: 1))  # type: ignore[arg-type, call-overload]
+
+
+def test_async_function_stays_a_coroutine_function(runtime: Fake) -> None:
+    @sandbox
+    async def f(x: int) -> int:
+        await asyncio.sleep(0)
+        return x * 2
+
+    assert inspect.iscoroutinefunction(f)
+    assert inspect.iscoroutinefunction(f.run)
+    assert asyncio.run(f(2)) == 4
+    assert asyncio.run(f.aio(2)) == 4
+    assert asyncio.run(f.run(2)).value == 4
+    assert asyncio.run(f.run.aio(2)).value == 4
+
+
+def test_verbs_of_a_sync_function(runtime: Fake) -> None:
+    @sandbox
+    def f(x: int) -> float:
+        return 1 / x
+
+    assert f(2) == 0.5
+    assert f.run(2).value == 0.5
+    assert isinstance(f.run(0).error, ZeroDivisionError)
+    assert asyncio.run(f.aio(2)) == 0.5
+    assert asyncio.run(f.run.aio(2)).value == 0.5
+    assert f.local(2) == 0.5
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(f.aio(0))
+    with pytest.raises(TypeError, match=r"f\(\) missing a required argument: 'x'"):
+        f.run()  # type: ignore[call-arg]
+
+
+def test_an_error_shows_one_frame_of_ours(runtime: Fake) -> None:
+    @sandbox
+    def f() -> None:
+        raise KeyError("k")
+
+    try:
+        f()
+    except KeyError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in frames if "agentsbx/_" in frame.filename]
+        assert len(ours) == 1
+        walked = error.__traceback__
+        while walked is not None:
+            if "agentsbx/_" in walked.tb_frame.f_code.co_filename:
+                assert walked.tb_frame.f_locals["__tracebackhide__"] is True
+            walked = walked.tb_next
+    with pytest.raises(TypeError, match=r"f\(\) too many positional") as caught:
+        f(1)  # type: ignore[call-arg]
+    assert type(caught.value) is TypeError
+    assert len(caught.traceback) == 2
+
+
+def test_present_code_runs(runtime: Fake) -> None:
+    @sandbox
+    def f() -> int:
+        return 1
+
+    assert f() == 1
+    f.__wrapped__ = lambda: 2  # type: ignore[misc, method-assign]
+    assert f() == 2
+
+    @sandbox
+    def g() -> int:
+        return 3
+
+    # What %autoreload does to a function that somebody holds.
+    f.__code__ = g.__code__  # type: ignore[attr-defined]
+    f.__dict__ = g.__dict__
+    assert f() == 3
+    assert f.run().value == 3
+
+
+class Tool:
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    @sandbox
+    def method(self, x: int = 1) -> int:
+        return self.k * x
+
+    @staticmethod
+    @sandbox
+    def static_below(x: int) -> int:
+        return x
+
+    @sandbox
+    @staticmethod
+    def static_above(x: int) -> int:
+        return x
+
+    @classmethod
+    @sandbox
+    def class_below(cls, x: int) -> str:
+        return f"{cls.__name__}{x}"
+
+    @sandbox
+    @classmethod
+    def class_above(cls, x: int) -> str:
+        return f"{cls.__name__}{x}"
+
+
+class SubTool(Tool):
+    pass
+
+
+def test_methods_bind(runtime: Fake) -> None:
+    tool = Tool(3)
+    assert tool.method(2) == 6
+    assert Tool.method(tool, 2) == 6
+    assert tool.static_below(2) == Tool.static_below(2) == 2
+    assert tool.static_above(2) == Tool.static_above(2) == 2
+    assert tool.class_below(2) == "Tool2"
+    assert SubTool.class_above(2) == "SubTool2"
+    assert Tool.static_below.run(2).value == 2
+    assert sandbox(tool.method.__func__.local.__get__(tool))(4) == 12  # type: ignore[attr-defined]
+
+
+def test_verbs_of_methods_never_take_the_first_argument_for_self(runtime: Fake) -> None:
+    tool = SubTool(3)
+    assert Tool.method.run(tool, 2).value == 6
+    assert tool.method.run(tool).value == 3
+    with pytest.raises(TypeError, match=r"write Tool\.method\.run\(k, 2\)"):
+        tool.method.run(2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"write Tool\.method\.run\(k, x=2\)"):
+        tool.method.run(x=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"write Tool\.class_below\.run\(Tool, 2\)"):
+        Tool.class_below.run(2)  # type: ignore[attr-defined]
+    assert Tool.class_below.run(Tool, 2).value == "Tool2"  # type: ignore[attr-defined]
+
+
+def test_partials_lambdas_callables_and_other_decorators(runtime: Fake) -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert sandbox(functools.partial(add, 1))(2) == 3
+    assert functools.partial(sandbox(add), 1)(2) == 3
+    assert sandbox(lambda: 5)() == 5
+
+    class Adder:
+        def __call__(self, x: int) -> int:
+            return x + 1
+
+    assert sandbox(Adder())(1) == 2
+
+    def twice(fn: Any) -> Any:
+        @functools.wraps(fn)
+        def inner(*args: Any) -> Any:
+            return 2 * fn(*args)
+
+        return inner
+
+    over = twice(sandbox(add))
+    assert over(1, 2) == 6
+    assert not is_wrapper(over)
+    under = sandbox(twice(add))
+    assert under(1, 2) == 6
+    assert is_wrapper(under)
+
+
+def test_options_make_another_wrapper(runtime: Fake) -> None:
+    @sandbox(timeout="5s", name="known")
+    def f() -> int:
+        return 1
+
+    wider = f.options(timeout="20s")
+    assert wider.policy.limits.timeout == 20
+    assert f.policy.limits.timeout == 5
+    assert wider() == 1
+    assert runtime.calls[-1][0].name == "known"
+
+
+async def test_cancelling_the_task_kills_and_waits(runtime: Fake) -> None:
+    @sandbox
+    def slow() -> None: ...
+
+    slow = slow.options(name="slow")
+    task = asyncio.create_task(slow.aio())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(runtime.killed) == 1
+
+
+async def test_calls_of_one_loop_run_at_once_and_see_context_variables(runtime: Fake) -> None:
+    variable = contextvars.ContextVar("variable", default=0)
+    barrier = threading.Barrier(3)
+
+    @sandbox
+    def f() -> int:
+        barrier.wait(10)
+        return variable.get()
+
+    variable.set(7)
+    assert await asyncio.gather(f.aio(), f.aio(), f.aio()) == [7, 7, 7]
+
+
+def test_inside_a_job_a_call_runs_here_if_the_sandbox_is_as_strict(runtime: Fake) -> None:
+    @sandbox(timeout="10s")
+    def f(x: int) -> int:
+        return x and f(x - 1) + 1
+
+    runtime.module.__dict__.update(IN_JOB=True, CURRENT_POLICY=Policy.from_keywords(timeout="5s"))
+    assert f(3) == 3
+    assert f.run(3).value == 3
+    assert asyncio.run(f.aio(3)) == 3
+    assert not runtime.calls
+    runtime.module.__dict__.update(CURRENT_POLICY=Policy.from_keywords(timeout="50s"))
+    with pytest.raises(PolicyError, match="timeout 50s, not 10s"):
+        f(3)
+
+
+def test_rebuilt_in_a_job() -> None:
+    empty = rebuild_empty("f", "K.f", is_async=False)
+    assert is_wrapper(empty)
+
+    def f() -> int:
+        return 1
+
+    rebuild_set(empty, f, Policy(), {}, is_async=False)
+    assert empty.__wrapped__ is f
+    assert empty.policy == Policy()
+
+
+def test_import_loads_little_and_all_is_sorted_and_there() -> None:
+    assert list(agentsbx.__all__) == sorted(agentsbx.__all__)
+    for name in agentsbx.__all__:
+        if name not in ("probe", "run", "shutdown", "warm"):
+            assert getattr(agentsbx, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        agentsbx.nothing  # type: ignore[attr-defined] # noqa: B018
