@@ -147,7 +147,8 @@ def _split_message(message: str, hint: str | None) -> tuple[str, list[str]]:
     """Return a message of at most `MAX_MESSAGE` characters and what did not fit, as notes."""
     notes: list[str] = []
     if hint and hint not in message:
-        joined = f"{message.rstrip('. ')}; {hint}" if message else hint
+        glue = " " if message.endswith("?") else "; "
+        joined = f"{message.rstrip('. ')}{glue}{hint}" if message else hint
         if len(joined) <= MAX_MESSAGE:
             message = joined
         else:

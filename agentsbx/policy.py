@@ -36,10 +36,7 @@ Profile = Literal["python", "strict", "build"]
 def _human(description: str, *examples: object, word: bool = True) -> Meta:
     """Describe a number that people write with a unit, for the JSON Schema."""
     text = description + (' "unlimited" for none.' if word else "")
-    return Meta(
-        description=text,
-        extra_json_schema={"type": ["number", "string"], "examples": list(examples)},
-    )
+    return Meta(description=text, examples=list(examples))
 
 
 class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,11 +91,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
 
 
-_GRANTS = Meta(
-    extra_json_schema={"items": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Grant"}]}}
-)
-
-
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one call may read, write, reach and use.
 
@@ -111,18 +103,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     extends: Annotated[
         str | None, Meta(description="Preset, or policy file (with / or .toml), to start from.")
     ] = None
-    read: Annotated[
-        tuple[Grant, ...], _GRANTS, Meta(description="Files and folders that can be read.")
-    ] = ()
+    read: Annotated[tuple[Grant, ...], Meta(description="Files and folders that can be read.")] = ()
     write: Annotated[
-        tuple[Grant, ...], _GRANTS, Meta(description="Files and folders that can be changed.")
+        tuple[Grant, ...], Meta(description="Files and folders that can be changed.")
     ] = ()
     env: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Host variables granted by name; NAME=value (or a table) sets one.",
-            extra_json_schema={"type": ["array", "object"]},
-        ),
+        Meta(description="Host variables granted by name; NAME=value (or a table) sets one."),
     ] = ()
     net: Annotated[
         tuple[str, ...],
@@ -290,17 +277,23 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 def policy_schema() -> dict[str, Any]:
     """Return the JSON Schema of policy files, for editors (`agentsbx policy schema`)."""
     schema: dict[str, Any] = msgspec.json.schema(Policy)
-    policy = schema["$defs"]["Policy"]
-    policy["properties"].pop("origin", None)
+    properties = schema["$defs"]["Policy"]["properties"]
+    del properties["origin"]
     for name in ("read", "write", "net", "env", "syscalls", "preload", "widen"):
-        prop = policy["properties"][name]
-        if name in ("read", "write", "net"):
-            # A bare string is a list of one.
-            policy["properties"][name] = {
-                "description": prop.pop("description", ""),
-                "anyOf": [{"type": "string"}, prop],
-            }
+        prop = properties[name]
         prop.pop("default", None)
+        if name in ("read", "write"):
+            prop["items"] = {"anyOf": [{"type": "string"}, prop["items"]]}
+        # A bare string is a list of one, a table of env sets variables.
+        forms = [{"type": "string"}, prop]
+        if name == "env":
+            forms.append({"type": "object", "additionalProperties": {"type": "string"}})
+        properties[name] = {"description": prop.pop("description"), "anyOf": forms}
+    del properties["limits"]["default"]
+    for prop in schema["$defs"]["Limits"]["properties"].values():
+        prop["type"] = ["number", "string"]
+        if prop["default"] < 0:
+            prop["default"] = "unlimited"
     for definition in schema["$defs"].values():
         definition["description"] = definition.get("description", "").partition("\n")[0]
     return {

@@ -1,0 +1,279 @@
+"""Denials in words: what was denied, by which rule, and the smallest change that would allow it.
+
+Pure functions in the host. What they are given (paths, numbers of system calls) may come from the
+job: it is quoted, clipped and never looked up except through the callables passed in. Every message
+is at most 300 characters, so that a model can read and act on it.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agentsbx._explain_limits import explain_exit, explain_limit, explain_thread, limit_table
+from agentsbx._explain_syscalls import explain_denied_syscall
+from agentsbx._explain_words import limit_violation, more, path_rule, quote, say, violation
+from agentsbx._policy_rules import allows, is_below
+from agentsbx.result import Violation, format_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentsbx.policy import Policy
+
+__all__ = [
+    "Context",
+    "explain_denied_syscall",
+    "explain_exit",
+    "explain_keyerror",
+    "explain_limit",
+    "explain_oserror",
+    "explain_permission",
+    "explain_thread",
+    "limit_table",
+]
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What else is known about a failed call.
+
+    `cwd` resolves relative names; `private` are the job's own writable places; `calling` is the
+    innermost function of the traceback (`"connect"`, `"_execute_child"`), `peer` the `host:port` of
+    a network call. `host_readable` and `host_which` look things up on the host.
+    """
+
+    cwd: str | None = None
+    private: tuple[str, ...] = ()
+    calling: str | None = None
+    peer: str | None = None
+    host_readable: Callable[[str], bool] | None = None
+    host_which: Callable[[str], str | None] | None = None
+
+
+_NET_CALLS = frozenset(
+    {"socket", "connect", "connect_ex", "create_connection", "getaddrinfo", "bind", "sendto"}
+    | {"gethostbyname", "open_connection", "create_server", "socketpair", "__init__socket"}
+)
+_SPAWN_CALLS = frozenset(
+    {"fork", "vfork", "forkpty", "posix_spawn", "posix_spawnp", "fork_exec", "_fork_exec", "clone"}
+    | {"_execute_child", "_launch", "Popen", "start_new_thread", "_start_joinable_thread"}
+    | {"start_joinable_thread", "execve", "execv", "execvp", "execvpe", "run", "_posix_spawn"}
+)
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/boot", "/opt", "/var", "/run")
+_KERNEL = ("/proc", "/sys", "/dev")
+
+
+def explain_oserror(
+    exc_type_name: str,
+    errno: int | None,
+    filename: object,
+    filename2: object,
+    policy: Policy,
+    host_exists: Callable[[str], bool] | None = None,
+    *,
+    context: Context | None = None,
+) -> Violation | None:
+    """Explain an `OSError` of the job; None where it is not a denial of ours.
+
+    `host_exists` tells whether a path exists on the host; without it, or with `reveal=False`, a
+    missing file stays just that.
+    """
+    context = context or Context()
+    calling = context.calling or ""
+    names = [n for n in (_name(filename), _name(filename2)) if n]
+    if exc_type_name in ("gaierror", "herror"):
+        return _net(policy, context)
+    if errno in _LIMIT_ERRNOS:
+        return _limit_oserror(errno, names, policy, context)
+    if errno == _errno.EAGAIN and calling in _SPAWN_CALLS:
+        return explain_thread(policy)
+    if errno in _NET_ERRNOS:
+        return _net(policy, context)
+    if not names:
+        if errno in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS):
+            if calling in _NET_CALLS:
+                return _net(policy, context)
+            if calling in _SPAWN_CALLS:
+                return _spawn(policy, "")
+        return None
+    refused = errno in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS)
+    if refused and calling in _SPAWN_CALLS and policy.profile == "strict":
+        return _spawn(policy, names[0])
+    for name in names:
+        found = _path_oserror(errno, name, policy, host_exists, context)
+        if found is not None:
+            return found
+    return None
+
+
+_NET_ERRNOS = frozenset(
+    {_errno.EAFNOSUPPORT, _errno.ENETUNREACH, _errno.EHOSTUNREACH, _errno.ENETDOWN}
+    | {_errno.EADDRNOTAVAIL, _errno.EPROTONOSUPPORT, _errno.ESOCKTNOSUPPORT}
+)
+_LIMIT_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EMFILE, _errno.EFBIG})
+
+
+def _name(value: object) -> str:
+    if isinstance(value, (str, bytes, os.PathLike)):
+        text = os.fsdecode(value)
+        return text if "\0" not in text else ""
+    return ""
+
+
+def _absolute(name: str, context: Context) -> str | None:
+    if not os.path.isabs(name):
+        if context.cwd is None:
+            return None
+        name = os.path.join(context.cwd, name)
+    path = os.path.normpath(name)
+    return "/" + path.lstrip("/") if path.startswith("//") else path
+
+
+def _path_oserror(
+    errno: int | None,
+    name: str,
+    policy: Policy,
+    host_exists: Callable[[str], bool] | None,
+    context: Context,
+) -> Violation | None:
+    if errno == _errno.ENOENT and context.calling in _SPAWN_CALLS and "/" not in name:
+        return _program(name, policy, context)
+    path = _absolute(name, context)
+    if path is None:
+        return None
+    if any(is_below(path, place) for place in context.private):
+        return None
+    if errno == _errno.ENOENT:
+        return _hidden(path, policy, host_exists)
+    if errno == _errno.EROFS:
+        return _read_only(path, policy)
+    if errno not in (_errno.EACCES, _errno.EPERM):
+        return None
+    if any(is_below(path, place) for place in _KERNEL):
+        what = f"{quote(path)} is a kernel file that a sandbox may not use this way"
+        return violation("open", path, "mount", what, todo="no rule allows it")
+    level = allows(policy, path)
+    readable = context.host_readable
+    if level == "write" or (level == "read" and readable is not None and not readable(path)):
+        return None
+    if level == "read":
+        return _read_only(path, policy)
+    return _hidden(path, policy, host_exists) or _read_only(path, policy)
+
+
+def _hidden(
+    path: str, policy: Policy, host_exists: Callable[[str], bool] | None
+) -> Violation | None:
+    """A path that the host has and the policy hides; also a new file in a hidden folder."""
+    if not policy.reveal or host_exists is None or allows(policy, path) != "nothing":
+        return None
+    if host_exists(path):
+        what = f"{quote(path)} exists on the host, but the policy hides it"
+        return violation("read", path, "mount", what, rule=path_rule("read", path))
+    parent = os.path.dirname(path)
+    if parent != "/" and host_exists(parent) and allows(policy, parent) == "nothing":
+        if any(is_below(parent, place) for place in _SYSTEM):
+            return None
+        rule = path_rule("write", parent)
+        what = f"the folder {quote(parent)} exists on the host, but the policy hides it"
+        todo = f"to write there say {rule}, to read read=[...]"
+        return violation("open", path, "mount", what, rule=rule, todo=todo)
+    return None
+
+
+def _read_only(path: str, policy: Policy) -> Violation:
+    parent = os.path.dirname(path)
+    if parent == "/" or any(is_below(path, place) for place in _SYSTEM):
+        what = f"writing {quote(path)} is denied: system folders are read-only in a sandbox"
+        return violation("write", path, "mount", what, todo="write below $TMPDIR or $HOME")
+    rule = path_rule("write", parent)
+    granted = "grants only reading there" if allows(policy, path) == "read" else "does not grant it"
+    what = f"writing {quote(path)} is denied: the policy {granted}"
+    todo = f"allow it with {rule}, or write below $TMPDIR"
+    return violation("write", path, "mount", what, rule=rule, todo=todo)
+
+
+def explain_permission(filename: object, policy: Policy, *, cwd: str | None = None) -> str | None:
+    """Words for a `PermissionError` that is not ours: the policy allows the path, its mode does not.
+
+    None where the policy does not allow the path.
+    """
+    path = _absolute(_name(filename), Context(cwd=cwd)) if _name(filename) else None
+    if path is None or (level := allows(policy, path)) == "nothing":
+        return None
+    what = f"the policy allows to {level} {quote(path)}; its own owner or permission bits refuse"
+    return say(what, "change them on the host (ls -l shows them)")
+
+
+def _program(name: str, policy: Policy, context: Context) -> Violation | None:
+    found = context.host_which(name) if context.host_which is not None else None
+    if found is None or not policy.reveal:
+        return None
+    if allows(policy, found) != "nothing" or is_below(found, "/usr"):
+        what = f"the program {quote(name)} is not in the sandbox's PATH"
+        rule = 'env=["PATH"]'
+    else:
+        what = f"the program {quote(name)} is {quote(found)} on the host; the policy hides it"
+        rule = path_rule("read", os.path.dirname(found))
+    return violation("execute", name, "mount", what, rule=rule)
+
+
+def _spawn(policy: Policy, program: str) -> Violation:
+    of = f" {quote(program)}" if program else ""
+    if policy.profile == "strict":
+        what = f"starting the program or process{of} is denied: profile 'strict' starts none"
+        return violation("execute", program, "seccomp", what, rule="profile='python'")
+    what = f"starting the program or process{of} is denied by the system call filter"
+    return violation("execute", program, "seccomp", what)
+
+
+def _net(policy: Policy, context: Context) -> Violation:
+    peer = context.peer
+    rule = f"net=[{peer!r}]" if peer else "net=['host:port']"
+    to = f" to {quote(peer, 80)}" if peer else ""
+    if policy.net:
+        what = f"a connection{to} is denied: net= does not name it"
+    else:
+        what = f"a connection{to} is denied: the policy gives no network"
+    operation = "resolve" if context.calling == "getaddrinfo" else "connect"
+    return violation(operation, peer or "", "seccomp+netns", what, rule=rule)
+
+
+def _limit_oserror(
+    errno: int | None, names: Sequence[str], policy: Policy, context: Context
+) -> Violation | None:
+    limits = policy.limits
+    target = names[0] if names else ""
+    if errno == _errno.EMFILE:
+        what = f"too many open files: the limit is open_files={limits.open_files}"
+        rule = more("open_files", limits.open_files)
+        return limit_violation("open", target, "rlimit", what, rule)
+    if errno == _errno.EFBIG:
+        size = format_limit("file_size", limits.file_size)
+        what = f"a file would become larger than file_size={size}"
+        return limit_violation("write", target, "rlimit", what, more("file_size", limits.file_size))
+    path = _absolute(target, context) if target else None
+    if path is not None and allows(policy, path) == "write":
+        return None  # the host's own disk is full
+    size = format_limit("disk", limits.disk)
+    what = f"private storage is full: disk={size}, inodes={limits.inodes}"
+    rule = more("disk", limits.disk)
+    todo = f"allow more with {rule} (many small files: inodes=), or remove files in $TMPDIR"
+    return violation("write", target, "tmpfs", what, rule=rule, todo=todo)
+
+
+def explain_keyerror(
+    name: object, policy: Policy, host_has: Callable[[str], bool]
+) -> Violation | None:
+    """Explain a `KeyError` for an environment variable that the host has and the policy hides."""
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    if not isinstance(name, str) or not name.isidentifier() or not policy.reveal:
+        return None
+    if name in policy.env_names or name in policy.env_values or not host_has(name):
+        return None
+    what = f"the environment variable {quote(name)} is set on the host, but the policy hides it"
+    return violation("getenv", name, "policy", what, rule=f"env=[{name!r}]")
