@@ -1,0 +1,72 @@
+"""The examples of README and tutorial run, and print what the text says they print.
+
+An example is a fenced `python` block right below a line `<!-- example: NAME -->`; the next `text`
+block is its output, in which `...` stands for anything.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.tree import ROOT, need_checkout
+
+EXAMPLE = re.compile(
+    r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n.*?```text\n(?P<output>.*?)```\n",
+    re.DOTALL,
+)
+PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+
+
+def examples() -> list[tuple[str, str, str, str]]:
+    return [
+        (page, m["name"], m["code"], m["output"])
+        for page in PAGES
+        if (ROOT / page).is_file()
+        for m in EXAMPLE.finditer((ROOT / page).read_text())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "output"), [e[2:] for e in examples()], ids=[f"{e[0]}:{e[1]}" for e in examples()]
+)
+def test_example_prints_what_the_page_says(code: str, output: str, tmp_path: Path) -> None:
+    need_checkout()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/report.csv").write_text("city,sales\nOslo,3\nRome,5\nOslo,4\n")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/key.txt").write_text("key")
+    (tmp_path / "tool.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "tool.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    pattern = re.escape(output).replace(r"\.\.\.", ".*")
+    assert re.fullmatch(pattern, done.stdout, re.DOTALL), done.stdout
+
+
+def test_every_listed_policy_default_is_the_real_one() -> None:
+    """The tables of docs/reference/policy.md against Policy()."""
+    need_checkout()
+    from agentsbx.policy import Policy
+
+    text = (ROOT / "docs/reference/policy.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, re.MULTILINE))
+    policy = Policy()
+    units = {"s": 1, "MB": 10**6, "MiB": 2**20, "GiB": 2**30}
+    for name in type(policy.limits).__struct_fields__:
+        shown, value = rows.pop(name), getattr(policy.limits, name)
+        if shown == "unlimited":
+            assert value == -1, name
+        else:
+            number, _, unit = shown.partition(" ")
+            assert float(number) * units.get(unit, 1) == value, name
+    fields = {**{f: f for f in type(policy).__struct_fields__}, "strict": "strict_limits"}
+    for name, shown in rows.items():
+        value = getattr(policy, fields[name])
+        expected = {"nothing": (), "false": False, "true": True}.get(shown, shown.strip("`"))
+        assert value == expected, name
