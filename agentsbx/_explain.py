@@ -197,7 +197,7 @@ def _read_only(path: str, policy: Policy) -> Violation:
 
 
 def explain_permission(filename: object, policy: Policy, *, cwd: str | None = None) -> str | None:
-    """Words for a `PermissionError` that is not ours: the policy allows the path, its mode does not.
+    """Words for a `PermissionError` that is not ours: the policy allows the path, its mode not.
 
     None where the policy does not allow the path.
     """

@@ -1,4 +1,4 @@
-"""Denied system calls in words: number, name and group come from the tables of the filter."""
+"""Denied system calls in words: numbers and groups come from the tables of the filter."""
 
 from __future__ import annotations
 
@@ -13,96 +13,70 @@ if TYPE_CHECKING:
 
 __all__ = ["explain_denied_syscall"]
 
-_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}
-_FAMILIES |= {38: "AF_ALG", 40: "AF_VSOCK"}
-_STARTS = frozenset({"execve", "execveat", "fork", "vfork", "clone", "clone3"})
-_NEVER = frozenset(
-    {
-        "mount",
-        "umount2",
-        "pivot_root",
-        "chroot",
-        "open_tree",
-        "move_mount",
-        "fsopen",
-        "fsmount",
-        "fsconfig",
-        "fspick",
-        "mount_setattr",
-        "unshare",
-        "setns",
-        "ptrace",
-        "process_vm_readv",
-        "process_vm_writev",
-        "kcmp",
-        "bpf",
-        "perf_event_open",
-        "userfaultfd",
-        "io_uring_setup",
-        "io_uring_enter",
-        "io_uring_register",
-        "keyctl",
-        "add_key",
-        "request_key",
-        "init_module",
-        "finit_module",
-        "delete_module",
-        "kexec_load",
-        "kexec_file_load",
-        "reboot",
-        "swapon",
-        "swapoff",
-        "acct",
-        "quotactl",
-        "quotactl_fd",
-        "settimeofday",
-        "clock_settime",
-        "clock_adjtime",
-        "adjtimex",
-        "iopl",
-        "ioperm",
-        "syslog",
-        "sethostname",
-        "setdomainname",
-        "fanotify_init",
-        "open_by_handle_at",
-        "name_to_handle_at",
-        "pidfd_getfd",
-        "lookup_dcookie",
-        "nfsservctl",
-        "vhangup",
-        "modify_ldt",
-        "personality",
-    }
-)
+_FAMILIES = {
+    1: "AF_UNIX",
+    2: "AF_INET",
+    10: "AF_INET6",
+    16: "AF_NETLINK",
+    17: "AF_PACKET",
+    38: "AF_ALG",
+    40: "AF_VSOCK",
+}
+_INTERNET = (2, 10)
+_CLONE_NEW = 0x7E020000  # every CLONE_NEW* flag that clone() takes
+_STARTS = frozenset({"execve", "execveat", "fork", "vfork", "clone"})
+_NO_RULE = "no rule allows it in a sandbox"
 
 
 def explain_denied_syscall(
     nr: int, name: str, args: Sequence[int], group: str, *, count: int = 1
 ) -> Violation:
-    """Explain a system call that the job's filter denied; `group` is its table's reason."""
-    shown = name or f"number {nr}"
-    why = f" ({group})" if group else ""
+    """Explain a system call that the job's filter denied.
+
+    `name` and `group` are those of `_filter.explain_syscall(nr)`, `args` the first arguments as
+    recorded, `count` how often it was tried.
+    """
     if name in ("socket", "socketpair") and args:
-        family = args[0] & 0xFFFFFFFF
-        target = _FAMILIES.get(family, f"family {family}")
-        what = f"socket({target}) is denied: the policy gives no such network"
-        if family in (2, 10):
-            net = "net=['host:port']"
-            return violation(
-                "connect", target, "seccomp", what, rule=net, syscall=name, count=count
-            )
-        todo = "no rule allows this family"
-        return violation("connect", target, "seccomp", what, todo=todo, syscall=name, count=count)
-    what = f"the system call {shown}{why} is denied by the filter"
-    rule: str | None = None
-    todo_text: str | None = None
-    if name in _STARTS and not (name.startswith("clone") and group == "namespaces"):
-        rule = "profile='python'"
-    elif name in _NEVER or not name or name.startswith("clone"):
-        todo_text = "no rule allows it in a sandbox"
-    else:
-        rule = f"syscalls=[{name!r}]"
+        return _socket(name, args, count)
+    known, reason, rule = _look_up(nr, name, args, group)
+    shown = known or f"number {nr}"
+    what = f"the system call {shown.removeprefix('syscall ')} is denied by the filter" + (f" ({reason})" if reason else "")
+    todo = None if rule else _NO_RULE
     return violation(
-        "syscall", shown, "seccomp", what, rule=rule, todo=todo_text, syscall=shown, count=count
+        "syscall", shown, "seccomp", what, rule=rule, todo=todo, syscall=shown, count=count
     )
+
+
+def _socket(name: str, args: Sequence[int], count: int) -> Violation:
+    family = args[0] & 0xFFFFFFFF
+    target = _FAMILIES.get(family, f"family {family}")
+    rule = todo = None
+    if name == "socketpair":
+        what = f"socketpair({target}) is denied with this family, type or protocol"
+        todo = "use socket.socketpair() with AF_UNIX and SOCK_STREAM"
+    elif family in _INTERNET:
+        what = f"socket({target}) is denied: the policy gives no network"
+        rule = "net=['host:port']"
+    else:
+        what = f"socket({target}) is denied: a sandbox reaches no local or kernel service"
+        todo = _NO_RULE
+    operation = "connect" if name == "socket" else "syscall"
+    return violation(
+        operation, target, "seccomp", what, rule=rule, todo=todo, syscall=name, count=count
+    )
+
+
+def _look_up(nr: int, name: str, args: Sequence[int], group: str) -> tuple[str, str, str | None]:
+    """Return the name, the tables' reason and the smallest rule that allows the call, if any."""
+    from agentsbx import _tables  # read only when something was denied
+
+    tables = _tables.load()
+    found = tables.group.get(group)
+    if found is None or name not in found.syscalls:
+        return name, "newer than the tables", None
+    if name in _STARTS and not (name == "clone" and args and args[0] & _CLONE_NEW):
+        return name, "starting a program or process", "profile='python'"
+    arguments = tables.args.get(name)
+    if arguments is not None:
+        return name, arguments.reason, None
+    return name, found.reason, None if found.never else f"syscalls=[{name!r}]"
