@@ -1,0 +1,317 @@
+/* job.c - the life of one job: fork, ready, start, kill, exit. */
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "../base/io.h"
+#include "../base/sys.h"
+#include "supervisor.h"
+
+enum { CHANNEL_BYTES = 256 * 1024 };
+static const uint64_t SETUP_NS = 30000000000ull, FIRST_POLL_NS = 10000000;
+
+/* id = serial * SBX_MAX_JOBS + index */
+struct sbx_jb *sbx_job_find(struct sbx_sup *s, uint64_t id)
+{
+    struct sbx_jb *j = &s->jobs[id % SBX_MAX_JOBS];
+
+    return id && j->state != JOB_FREE && j->id == id ? j : NULL;
+}
+
+static struct sbx_jb *new_job(struct sbx_sup *s, struct sbx_plc *p)
+{
+    for (unsigned i = 0; i < SBX_MAX_JOBS; i++) {
+        struct sbx_jb *j = &s->jobs[i];
+        if (j->state != JOB_FREE)
+            continue;
+        memset(j, 0, offsetof(struct sbx_jb, denied));
+        j->id = ++s->last_serial * SBX_MAX_JOBS + i;
+        j->state = JOB_FORKING;
+        j->pool = p;
+        j->tmpl = p->tmpl;
+        j->version = p->version;
+        j->pidfd = j->channel_fd = j->out_fd = j->err_fd = j->listener_fd = -1;
+        j->deadline_ns = j->next_poll_ns = SBX_NEVER;
+        j->setup_deadline_ns = sbx_now_ns() + SETUP_NS;
+        if (i >= s->max_job)
+            s->max_job = i + 1;
+        p->n_jobs++;
+        p->n_waiting++;
+        return j;
+    }
+    return NULL;
+}
+
+static void set_running_off(struct sbx_jb *j)
+{
+    if (j->state == JOB_FORKING || j->state == JOB_WAITING)
+        j->pool->n_waiting--;
+}
+
+/* Close and forget; processes are dead (or were never born). */
+static void free_job(struct sbx_sup *s, struct sbx_jb *j)
+{
+    struct sbx_plc *p = j->pool;
+
+    set_running_off(j);
+    sbx_close(&j->pidfd);
+    sbx_close(&j->channel_fd);
+    sbx_close(&j->out_fd);
+    sbx_close(&j->err_fd);
+    sbx_close(&j->listener_fd);
+    if (j->slot)
+        sbx_slot_put(&s->l->cg, j->slot);
+    j->slot = NULL;
+    j->state = JOB_FREE;
+    j->pool = NULL;
+    sbx_pool_release(p);
+}
+
+static void finish(struct sbx_sup *s, struct sbx_jb *j, struct sbx_exit *m)
+{
+    m->head.type = SBX_MSG_WAIT;
+    m->job_id = j->id;
+    m->cause = j->cause;
+    m->wall_ns = j->start_ns ? sbx_now_ns() - j->start_ns : 0;
+    m->n_denied = j->n_denied;
+    memcpy(m->denied, j->denied, sizeof m->denied[0] * j->n_denied);
+    for (unsigned i = 0; i < j->n_waiters; i++) {
+        sbx_send(j->waiters[i], m, sizeof *m, NULL, 0, NULL, 0, MSG_DONTWAIT);
+        sbx_close(&j->waiters[i]);
+    }
+    s->exits[s->n_exits++ % SBX_N_EXITS] = *m;
+    free_job(s, j);
+}
+
+/* A sandbox that could not be completed: the host learns it on the pool socket. */
+static void fail_setup(struct sbx_sup *s, struct sbx_jb *j, const struct sbx_err *e)
+{
+    if (!j->is_published)
+        sbx_pool_publish(s, j->pool, j, e);
+    j->is_published = 1; /* at most one message a job */
+}
+
+static int make_fds(struct sbx_jb *j, int theirs[3], struct sbx_err *e)
+{
+    int pair[2], out[2], err[2], size = CHANNEL_BYTES;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        return sbx_fail(e, SBX_STAGE_FORK, 0, errno);
+    j->channel_fd = pair[0];
+    theirs[0] = pair[1];
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    if (pipe2(out, O_CLOEXEC))
+        return sbx_fail(e, SBX_STAGE_FORK, 0, errno);
+    j->out_fd = out[0];
+    theirs[1] = out[1];
+    if (pipe2(err, O_CLOEXEC))
+        return sbx_fail(e, SBX_STAGE_FORK, 0, errno);
+    j->err_fd = err[0];
+    theirs[2] = err[1];
+    return 0;
+}
+
+static int get_slot(struct sbx_sup *s, struct sbx_jb *j, struct sbx_err *e)
+{
+    const struct sbx_pool *d = &j->pool->def;
+    struct sbx_cg_limits limits = {d->memory_bytes, d->cpu_quota_us, d->processes};
+    int err = 0;
+
+    if (!s->l->cg.version)
+        return 0;
+    j->slot = sbx_slot_get(&s->l->cg, &limits, &err);
+    return j->slot || !d->want_cgroup ? 0 : sbx_fail(e, SBX_STAGE_CGROUP, 0, err);
+}
+
+static int send_fork(struct sbx_jb *j, const int theirs[3], struct sbx_err *e)
+{
+    struct sbx_plc *p = j->pool;
+    struct sbx_fork m = {.head = {.type = SBX_MSG_FORK}, .pool_id = p->def.pool_id, .job_id = j->id,
+                         .version = j->version, .uid_index = p->def.uid_index};
+    int fds[4 + SBX_MAX_CGROUP_FDS];
+    unsigned n = 3;
+    int r;
+
+    memcpy(fds, theirs, 3 * sizeof *fds);
+    if (m.version)
+        fds[n++] = p->snapshot_fd;
+    m.n_cgroup_fds = j->slot ? j->slot->n_attach : 0;
+    for (unsigned i = 0; i < m.n_cgroup_fds; i++)
+        fds[n++] = j->slot->attach_fds[i];
+    r = sbx_send(p->tmpl->sock, &m, sizeof m, NULL, 0, fds, n, MSG_DONTWAIT);
+    if (r)
+        return sbx_fail(e, SBX_STAGE_FORK, 0, r);
+    sbx_template_forking(p->tmpl, j->id);
+    return 0;
+}
+
+int sbx_job_fork(struct sbx_sup *s, struct sbx_plc *p)
+{
+    int theirs[3] = {-1, -1, -1};
+    struct sbx_err e = {0};
+    struct sbx_jb *j = new_job(s, p);
+
+    if (!j) {
+        p->is_paused = 1;
+        return -ENOSPC;
+    }
+    if (make_fds(j, theirs, &e) == 0 && get_slot(s, j, &e) == 0)
+        send_fork(j, theirs, &e);
+    for (int i = 0; i < 3; i++)
+        sbx_close(&theirs[i]);
+    if (e.stage) {
+        fail_setup(s, j, &e);
+        free_job(s, j);
+        return -e.err;
+    }
+    return 0;
+}
+
+void sbx_job_forked(struct sbx_sup *s, const struct sbx_forked *m, int *pidfd)
+{
+    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+
+    if (!j)
+        return;
+    if (m->err.stage || *pidfd < 0) {
+        struct sbx_err e = m->err;
+        sbx_fail(&e, SBX_STAGE_FORK, 0, EPROTO);
+        fail_setup(s, j, &e);
+        free_job(s, j);
+        return;
+    }
+    j->pidfd = steal_fd(pidfd);
+    if (j->is_killed)
+        sbx_pidfd_kill(j->pidfd, SIGKILL);
+}
+
+void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener)
+{
+    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+
+    if (!j || j->state != JOB_FORKING)
+        return;
+    if (m->err.stage) {
+        fail_setup(s, j, &m->err); /* its EXITED follows */
+        return;
+    }
+    if (m->has_listener)
+        sbx_notify_add(s, j, listener);
+    j->setup_deadline_ns = SBX_NEVER;
+    j->state = JOB_WAITING;
+    if (!j->is_killed)
+        sbx_pool_publish(s, j->pool, j, &m->err);
+}
+
+void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m)
+{
+    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+
+    if (!j || j->state != JOB_WAITING || !j->is_published)
+        return;
+    j->pool->n_waiting--;
+    j->state = JOB_RUNNING;
+    j->start_ns = m->start_ns;
+    j->deadline_ns = m->deadline_ns;
+    j->next_poll_ns = m->start_ns + FIRST_POLL_NS;
+    j->pool->is_paused = 0;
+    sbx_pool_refill(s, j->tmpl);
+}
+
+void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause)
+{
+    if (cause > j->cause)
+        j->cause = cause;
+    j->is_killed = 1;
+    j->deadline_ns = j->setup_deadline_ns = SBX_NEVER;
+    if (j->pidfd >= 0)
+        sbx_pidfd_kill(j->pidfd, SIGKILL);
+}
+
+void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
+{
+    struct sbx_jb *j = sbx_job_find(s, id);
+    struct sbx_exit m = {.head = {.type = SBX_MSG_WAIT}, .job_id = id, .cause = SBX_CAUSE_LOST};
+
+    if (j && !is_stat && j->n_waiters < SBX_MAX_WAITERS) {
+        j->waiters[j->n_waiters++] = reply_fd;
+        return;
+    }
+    if (j) {
+        m.is_alive = 1;
+        m.cause = j->cause;
+        m.wall_ns = j->start_ns ? sbx_now_ns() - j->start_ns : 0;
+        sbx_poll_fill(s, j, &m);
+    }
+    for (unsigned i = 0; !j && i < SBX_N_EXITS && i < s->n_exits; i++) {
+        const struct sbx_exit *x = &s->exits[(s->n_exits - 1 - i) % SBX_N_EXITS];
+        if (x->job_id == id) {
+            m = *x;
+            break;
+        }
+    }
+    sbx_send(reply_fd, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
+    sbx_close(&reply_fd);
+}
+
+void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
+{
+    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+    struct sbx_exit x = {.wait_status = m->wait_status, .utime_us = m->utime_us, .stime_us = m->stime_us,
+                         .peak_memory_bytes = m->maxrss_kb * 1024};
+    struct sbx_err e = {0};
+    struct sbx_tmpl *t;
+
+    if (!j)
+        return;
+    t = j->tmpl;
+    sbx_poll_fill(s, j, &x);
+    if (WIFSIGNALED(m->wait_status) && j->cause == SBX_CAUSE_EXITED)
+        j->cause = SBX_CAUSE_SIGNALED;
+    if (!j->is_published && !j->is_killed) { /* died in set-up without a word */
+        sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
+        fail_setup(s, j, &e);
+    }
+    finish(s, j, &x);
+    sbx_pool_refill(s, t);
+}
+
+void sbx_job_lost(struct sbx_sup *s, struct sbx_jb *j)
+{
+    struct sbx_exit x = {0};
+
+    if (j->pidfd >= 0)
+        sbx_pidfd_kill(j->pidfd, SIGKILL);
+    sbx_poll_fill(s, j, &x);
+    j->cause = SBX_CAUSE_LOST;
+    finish(s, j, &x);
+}
+
+uint64_t sbx_job_tick(struct sbx_sup *s, uint64_t now_ns)
+{
+    uint64_t next = SBX_NEVER;
+
+    for (unsigned i = 0; i < s->max_job; i++) {
+        struct sbx_jb *j = &s->jobs[i];
+        if (j->state == JOB_FREE)
+            continue;
+        if (j->state == JOB_FORKING && j->setup_deadline_ns <= now_ns) {
+            struct sbx_err e = {0};
+            sbx_fail(&e, SBX_STAGE_FORK, 0, ETIMEDOUT);
+            fail_setup(s, j, &e);
+            sbx_job_kill(j, SBX_CAUSE_TIMEOUT);
+        }
+        if (j->state == JOB_RUNNING && j->deadline_ns <= now_ns)
+            sbx_job_kill(j, SBX_CAUSE_TIMEOUT);
+        if (j->state == JOB_RUNNING && !j->is_killed && j->next_poll_ns <= now_ns)
+            sbx_poll_job(s, j, now_ns);
+        uint64_t t = j->state == JOB_FORKING ? j->setup_deadline_ns : j->deadline_ns;
+        if (j->state == JOB_RUNNING && !j->is_killed && j->next_poll_ns < t)
+            t = j->next_poll_ns;
+        next = t < next ? t : next;
+    }
+    return next;
+}

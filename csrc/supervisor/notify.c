@@ -1,0 +1,105 @@
+/* notify.c - seccomp listeners (seccomp_unotify(2)): every notified call is denied, and recorded.
+ *
+ * Only numbers of the kernel's record are used. A job's memory is never read here, and nothing is ever
+ * continued: a pointer judged now can point elsewhere when the call runs.
+ */
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+
+#include "../base/io.h"
+#include "../base/sys.h"
+#include "supervisor.h"
+
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS /* Linux 6.6 */
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, uint64_t)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#endif
+
+/* Then the listener is closed and the kernel answers ENOSYS: still denied, no longer recorded. */
+enum { MAX_NOTIFIED = 256 };
+
+static int errno_for(uint32_t nr)
+{
+    switch (nr) {
+#define SBX_HANDLER(call, err, why) \
+    case SYS_##call: return err;
+#include "handlers.def"
+#undef SBX_HANDLER
+    default: return EPERM;
+    }
+}
+
+void sbx_notify_add(struct sbx_sup *s, struct sbx_jb *j, int *listener)
+{
+    if (*listener < 0)
+        return;
+    j->listener_fd = steal_fd(listener);
+    /* The caller sleeps until we answer: run us on its CPU. Unknown to older kernels, and fine. */
+    ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+    if (sbx_loop_watch(s, j->listener_fd, EPOLLIN, EV_LISTENER, j->id))
+        sbx_close(&j->listener_fd);
+}
+
+static void record(struct sbx_jb *j, const struct seccomp_data *d)
+{
+    struct sbx_denied *x;
+
+    for (uint32_t i = 0; i < j->n_denied; i++) {
+        x = &j->denied[i];
+        if (x->nr == (uint32_t)d->nr && !memcmp(x->args, d->args, sizeof x->args)) {
+            x->count++;
+            return;
+        }
+    }
+    if (j->n_denied == SBX_MAX_DENIED)
+        return;
+    x = &j->denied[j->n_denied++];
+    x->nr = (uint32_t)d->nr;
+    x->count = 1;
+    memcpy(x->args, d->args, sizeof x->args);
+}
+
+/* kill(1, SIGKILL): in its own namespace the kernel would ignore it (pid_namespaces(7)), but a program that
+ * ends itself so means it. The filter notifies this one case only. */
+static int is_suicide(const struct seccomp_data *d)
+{
+    uint32_t sig = (uint32_t)(d->nr == SYS_tgkill ? d->args[2] : d->args[1]);
+
+    return (d->nr == SYS_kill || d->nr == SYS_tkill || d->nr == SYS_tgkill) && (uint32_t)d->args[0] == 1 &&
+           sig == SIGKILL;
+}
+
+void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
+{
+    struct sbx_jb *j = sbx_job_find(s, job_id);
+    /* The kernel may know longer records than these headers (seccomp_notif_sizes). */
+    union { struct seccomp_notif n; char bytes[512]; } in;
+    union { struct seccomp_notif_resp r; char bytes[256]; } out;
+
+    if (!j || j->listener_fd < 0)
+        return;
+    if (!(events & EPOLLIN)) { /* the filter's last user is gone */
+        sbx_close(&j->listener_fd);
+        return;
+    }
+    memset(&in, 0, sizeof in);
+    memset(&out, 0, sizeof out);
+    if (ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_RECV, &in)) {
+        if (errno != ENOENT && errno != EINTR) /* the caller died meanwhile: fine */
+            sbx_close(&j->listener_fd);
+        return;
+    }
+    if (is_suicide(&in.n.data)) {
+        sbx_job_kill(j, SBX_CAUSE_SIGNALED);
+        return;
+    }
+    record(j, &in.n.data);
+    out.r.id = in.n.id;
+    out.r.error = -errno_for((uint32_t)in.n.data.nr);
+    ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_SEND, &out);
+    if (++j->n_notified >= MAX_NOTIFIED)
+        sbx_close(&j->listener_fd);
+}

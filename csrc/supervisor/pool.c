@@ -1,0 +1,190 @@
+/* pool.c - pools: refill policy, publication. */
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "../base/io.h"
+#include "../base/sys.h"
+#include "supervisor.h"
+
+struct sbx_plc *sbx_pool_find(struct sbx_sup *s, uint64_t id)
+{
+    for (unsigned i = 0; i < SBX_MAX_POOLS; i++) {
+        struct sbx_plc *p = &s->pools[i];
+        if ((p->state == POOL_OPENING || p->state == POOL_OPEN) && p->def.pool_id == id)
+            return p;
+    }
+    return NULL;
+}
+
+static void free_pool(struct sbx_plc *p)
+{
+    sbx_close(&p->sock);
+    sbx_close(&p->reply_fd);
+    sbx_close(&p->snapshot_fd);
+    p->state = POOL_FREE;
+}
+
+void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int sock, int reply_fd)
+{
+    struct sbx_tmpl *t = sbx_template_find(s, m->template_id);
+    struct sbx_plc *p = NULL;
+    struct sbx_err e = {0};
+    int r;
+
+    for (unsigned i = 0; i < SBX_MAX_POOLS && !p; i++)
+        if (s->pools[i].state == POOL_FREE)
+            p = &s->pools[i];
+    if (!t || !p || sbx_pool_find(s, m->pool_id)) {
+        sbx_fail(&e, SBX_STAGE_PROTOCOL, 0, !t ? ESRCH : !p ? ENOSPC : EEXIST);
+    } else if (m->want_cgroup & ~s->l->cg.have) {
+        sbx_fail(&e, SBX_STAGE_CGROUP, 0, ENOTSUP);
+    } else if (m->uid_index >= s->l->n_uids) {
+        sbx_fail(&e, SBX_STAGE_IDS, 0, EINVAL);
+    } else if ((r = sbx_send(t->sock, m, sizeof *m, NULL, 0, fds, 1 + m->n_mounts, MSG_DONTWAIT))) {
+        sbx_fail(&e, SBX_STAGE_PROTOCOL, 0, r);
+    }
+    if (e.stage) {
+        sbx_close(&sock);
+        sbx_loop_reply(&reply_fd, m->pool_id, &e);
+        return;
+    }
+    *p = (struct sbx_plc){.state = POOL_OPENING, .def = *m, .serial = ++s->last_serial, .tmpl = t,
+                          .sock = sock, .reply_fd = reply_fd, .snapshot_fd = -1};
+}
+
+void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_reply *m)
+{
+    struct sbx_plc *p = sbx_pool_find(s, m->id);
+
+    if (!p || p->tmpl != t || p->state != POOL_OPENING)
+        return;
+    sbx_loop_reply(&p->reply_fd, p->def.pool_id, &m->err);
+    if (m->err.stage) {
+        free_pool(p);
+        return;
+    }
+    p->state = POOL_OPEN;
+    sbx_loop_watch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial); /* no EPOLLIN: nothing is read here */
+}
+
+/* THE policy: how many sandboxes this pool should start now. Whatever a waiting call asked for
+ * first (GROW); else as many as are missing. At most one fork is under way per zygote, so a burst
+ * of STARTs is served one fork after the other between other events. */
+static uint32_t n_wanted(const struct sbx_plc *p)
+{
+    if (p->state != POOL_OPEN)
+        return 0;
+    if (p->n_extra)
+        return p->n_extra;
+    return !p->is_paused && p->n_waiting < p->def.n_waiting ? p->def.n_waiting - p->n_waiting : 0;
+}
+
+void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
+{
+    struct sbx_plc *best = NULL;
+
+    if (t->state != TEMPLATE_SERVING || t->forking_job)
+        return;
+    for (unsigned i = 0; i < SBX_MAX_POOLS; i++) {
+        struct sbx_plc *p = &s->pools[i];
+        if (p->state == POOL_OPEN && p->tmpl == t && n_wanted(p) &&
+            (!best || (p->n_extra && !best->n_extra) || (!p->n_extra == !best->n_extra && p->n_waiting < best->n_waiting)))
+            best = p;
+    }
+    if (!best)
+        return;
+    if (best->n_extra)
+        best->n_extra--;
+    sbx_job_fork(s, best);
+}
+
+void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j, const struct sbx_err *e)
+{
+    struct sbx_pub m = {.head = {.type = SBX_MSG_POOL}, .pool_id = p->def.pool_id, .job_id = j->id,
+                        .version = j->version, .err = *e};
+    int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
+    int r = p->state == POOL_DROPPED
+                ? -EPIPE
+                : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds, e->stage ? 0 : 3, MSG_DONTWAIT);
+
+    if (e->stage) { /* if even this does not fit, the host still sees its GROW unanswered and asks again */
+        p->is_paused = 1;
+        return;
+    }
+    if (r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS) {
+        p->n_unpublished++;
+        sbx_loop_rewatch(s, p->sock, EPOLLRDHUP | EPOLLOUT, EV_POOL, p->serial);
+        return;
+    }
+    j->is_published = 1;
+    sbx_close(&j->channel_fd);
+    sbx_close(&j->out_fd);
+    sbx_close(&j->err_fd);
+    if (r)
+        sbx_job_kill(j, SBX_CAUSE_CANCELLED);
+}
+
+static void publish_rest(struct sbx_sup *s, struct sbx_plc *p)
+{
+    struct sbx_err none = {0};
+
+    sbx_loop_rewatch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
+    p->n_unpublished = 0;
+    for (unsigned i = 0; i < s->max_job && !p->n_unpublished; i++) {
+        struct sbx_jb *j = &s->jobs[i];
+        if (j->state == JOB_WAITING && j->pool == p && !j->is_published && !j->is_killed)
+            sbx_pool_publish(s, p, j, &none);
+    }
+}
+
+void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events)
+{
+    struct sbx_plc *p = NULL;
+
+    for (unsigned i = 0; i < SBX_MAX_POOLS && !p; i++)
+        if (s->pools[i].state == POOL_OPEN && s->pools[i].serial == serial)
+            p = &s->pools[i];
+    if (!p)
+        return;
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        sbx_pool_drop(s, p); /* nobody can take its sandboxes any more */
+    else if (events & EPOLLOUT)
+        publish_rest(s, p);
+}
+
+void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p)
+{
+    struct sbx_drop m = {.head = {.type = SBX_MSG_DROP_POOL}, .id = p->def.pool_id};
+
+    sbx_send(p->tmpl->sock, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
+    p->state = POOL_DROPPED;
+    sbx_close(&p->sock);
+    sbx_close(&p->reply_fd);
+    sbx_close(&p->snapshot_fd);
+    for (unsigned i = 0; i < s->max_job; i++) {
+        struct sbx_jb *j = &s->jobs[i];
+        if (j->pool == p && (j->state == JOB_FORKING || j->state == JOB_WAITING))
+            sbx_job_kill(j, SBX_CAUSE_CANCELLED);
+    }
+    if (!p->n_jobs)
+        free_pool(p);
+}
+
+void sbx_pool_release(struct sbx_plc *p)
+{
+    if (--p->n_jobs == 0 && p->state == POOL_DROPPED)
+        free_pool(p);
+}
+
+void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p)
+{
+    struct sbx_pub m = {.head = {.type = SBX_MSG_POOL}, .pool_id = p->def.pool_id};
+    (void)s;
+
+    sbx_fail(&m.err, SBX_STAGE_FORK, 0, ECHILD);
+    sbx_loop_reply(&p->reply_fd, p->def.pool_id, &m.err);
+    if (p->sock >= 0)
+        sbx_send(p->sock, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
+    free_pool(p); /* its end of the socket closes: whatever the host misses here, it sees that */
+}
