@@ -1,0 +1,499 @@
+"""Instances of the user's classes: which may be rebuilt, and how, without calling their code.
+
+A class is never looked up by import: only what `ClassTable` found in the return annotation, in this
+call's arguments or among the known exceptions is ever an answer to a name that a job sent.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentsbx._codec_annotation import Annotated, find_annotated, fits, walk_values
+from agentsbx._codec_wire import Bad, Ref, Refused, Tag, clean_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from agentsbx._codec_decode import Builder
+    from agentsbx._codec_encode import Encoder
+
+__all__ = ["DECODERS", "ClassTable", "encode_instance"]
+
+_BASES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (list, dict, set, tuple, frozenset, int, float, complex, str, bytes, bytearray)
+}
+_IMMUTABLE = ("tuple", "frozenset", "int", "float", "complex", "str", "bytes")
+_HINTS = (
+    ("generator", "return list(...) instead"),
+    ("async_generator", "collect it into a list first"),
+    ("coroutine", "await it first"),
+    ("map", "return list(...) instead"),
+    ("filter", "return list(...) instead"),
+    ("zip", "return list(...) instead"),
+    ("dict_keys", "return list(...) instead"),
+    ("dict_values", "return list(...) instead"),
+    ("dict_items", "return list(...) instead"),
+    ("function", "return what it computes"),
+    ("method", "return what it computes"),
+    ("module", "return a value from it"),
+    ("type", "return its name"),
+    ("mappingproxy", "return dict(...) instead"),
+    ("Pattern", "return its pattern and flags"),
+    ("TextIOWrapper", "return what you read from it"),
+    ("BufferedReader", "return what you read from it"),
+)
+
+
+# ---- job side
+
+
+def encode_instance(encoder: Encoder, value: Any) -> Ref:
+    """Encode an instance of a class that is neither builtin nor of the known libraries."""
+    kind = type(value)
+    if isinstance(value, BaseException):
+        from agentsbx import _codec_errors
+
+        return _codec_errors.encode_as_value(encoder, value)
+    enum = sys.modules.get("enum")
+    if enum is not None and isinstance(value, enum.Enum):
+        return _encode_enum(encoder, value, enum)
+    if isinstance(value, msgspec.Struct):
+        names = kind.__struct_fields__
+        return _encode_object(encoder, value, dict(zip(names, _values(value, names), strict=True)))
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(value, pydantic.BaseModel):
+        return _encode_object(encoder, value, _pydantic_state(value))
+    base = builtin_base(kind)
+    if base is None:
+        hint = dict(_HINTS).get(kind.__name__, "return plain data made from it")
+        raise Refused(f"a {kind.__module__}.{kind.__qualname__} cannot leave the sandbox", hint)
+    state = instance_state(value)
+    if base is object:
+        return _encode_object(encoder, value, state)
+    return _encode_subclass(encoder, value, base, state)
+
+
+def _values(value: Any, names: Iterable[str]) -> list[Any]:
+    return [getattr(value, name) for name in names]
+
+
+def _shape(encoder: Encoder, kind: type, names: tuple[str, ...]) -> Ref:
+    """Return the row that names a class and the attributes its instances bring."""
+    known = encoder.shapes.get((kind, names))
+    if known is None:
+        row = [Tag.CLASS, kind.__module__, kind.__qualname__, *names]
+        known = encoder.shapes[kind, names] = encoder.row(row)
+    return known
+
+
+def _encode_object(encoder: Encoder, value: Any, state: dict[str, Any]) -> Ref:
+    row: list[Any] = [Tag.OBJECT]
+    late = not is_plain_class(type(value))
+    ref = encoder.open(value, row, mutable=not late)
+    row.append(_shape(encoder, type(value), tuple(state)))
+    encoder.named(row, state, state.values())
+    return encoder.close(value, ref) if late else ref
+
+
+def _encode_subclass(encoder: Encoder, value: Any, base: type, state: dict[str, Any]) -> Ref:
+    row: list[Any] = [Tag.SUBCLASS]
+    late = base.__name__ in _IMMUTABLE
+    ref = encoder.open(value, row, mutable=not late)
+    row += [_shape(encoder, type(value), tuple(state)), base.__name__]
+    if base is dict:
+        plain: Any = dict(dict.items(value))
+    elif base is list:
+        plain = list(list.__iter__(value))
+    elif base in (str, int, float):
+        plain = getattr(base, "__str__" if base is str else f"__{base.__name__}__")(value)
+        plain = plain if type(plain) is base else base(plain)
+    else:
+        plain = base(value)
+    row.append(encoder.cell(plain))
+    encoder.keep.append(plain)
+    encoder.named(row, state, state.values())
+    return encoder.close(value, ref) if late else ref
+
+
+def _encode_enum(encoder: Encoder, value: Any, enum: Any) -> Ref:
+    row: list[Any] = [Tag.ENUM]
+    ref = encoder.row(row)
+    name = value._name_
+    if isinstance(value, enum.Flag) and (name is None or name not in type(value).__members__):
+        row += [_shape(encoder, type(value), ()), None, encoder.cell(value._value_)]
+    else:
+        row += [_shape(encoder, type(value), ()), name]
+    return ref
+
+
+def _pydantic_state(value: Any) -> dict[str, Any]:
+    """Return the fields of a pydantic model, then what it keeps beside them, in dunder-free names."""
+    state = dict(value.__dict__)
+    state["=set"] = sorted(value.__pydantic_fields_set__)
+    if value.__pydantic_extra__:
+        state["=extra"] = dict(value.__pydantic_extra__)
+    private = getattr(value, "__pydantic_private__", None)
+    if private:
+        state["=private"] = dict(private)
+    return state
+
+
+def is_plain_class(kind: type) -> bool:
+    """Whether an instance can be made empty and filled later."""
+    return not issubclass(kind, msgspec.Struct) and not hasattr(kind, "__pydantic_fields__")
+
+
+def builtin_base(kind: type) -> type | None:
+    """Return the builtin that instances of `kind` are made of; None if C code owns them."""
+    for base in kind.__mro__:
+        if base is object:
+            return object
+        if _BASES.get(base.__name__) is base:
+            return base
+        if not _is_python_class(base):
+            return None
+    return None
+
+
+def _is_python_class(kind: type) -> bool:
+    heap, immutable = 1 << 9, 1 << 8
+    if kind.__module__ in ("typing", "abc", "collections.abc"):
+        return True
+    return bool(kind.__flags__ & heap) and not kind.__flags__ & immutable
+
+
+def instance_state(value: Any) -> dict[str, Any]:
+    """Return the attributes of an instance, from its slots and its `__dict__`, in that order."""
+    state: dict[str, Any] = {}
+    for base in reversed(type(value).__mro__):
+        for name, slot in vars(base).items():
+            if type(slot) is types.MemberDescriptorType and name != "__weakref__":
+                try:
+                    state[name] = slot.__get__(value)
+                except AttributeError:
+                    continue  # never set
+    state.update(getattr(value, "__dict__", {}))
+    for name in state:
+        if type(name) is not str:
+            raise Refused("an attribute whose name is not a str cannot leave the sandbox")
+    return state
+
+
+# ---- host side
+
+
+class ClassTable:
+    """The classes that one call's result may be made of.
+
+    >>> from fractions import Fraction
+    >>> ClassTable.build(annotation=list[Fraction] | None).lookup("fractions", "Fraction")
+    <class 'fractions.Fraction'>
+    """
+
+    __slots__ = ("_annotated", "_arguments", "_found", "exceptions")
+
+    def __init__(
+        self,
+        annotated: Annotated,
+        arguments: tuple[Any, ...],
+        exceptions: tuple[type, ...],
+    ) -> None:
+        self._annotated = annotated
+        self._arguments = arguments
+        self._found: dict[tuple[str, str], type] | None = None
+        self.exceptions = {(kind.__module__, kind.__qualname__): kind for kind in exceptions}
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        annotation: Any = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        exceptions: Iterable[type] = (),
+        globals_exceptions: Iterable[type] = (),
+    ) -> ClassTable:
+        """Return the table of one call; cheap: arguments are only walked when a class is missing.
+
+        `annotation` is the evaluated return annotation (not a string). `exceptions` are those of
+        `raises=`, `globals_exceptions` those that the function's globals name.
+        """
+        arguments = (tuple(args), dict(kwargs) if kwargs else {})
+        return cls(find_annotated(annotation), arguments, (*globals_exceptions, *exceptions))
+
+    def lookup(self, module: str, qualname: str) -> type | None:
+        """Return the class of that name, or None where the call knows none."""
+        key = (module, qualname)
+        found = self._annotated.classes.get(key) or self.exceptions.get(key)
+        if found is None:
+            if self._found is None:
+                self._found = walk_values(self._arguments)
+            found = self._found.get(key)
+        return found
+
+    def is_annotated(self, kind: type) -> bool:
+        """Whether instances of `kind` are validated, because the return annotation names it."""
+        return self._annotated.classes.get((kind.__module__, kind.__qualname__)) is kind
+
+
+class _Shape:
+    """A class found in the table and the attribute names that a row brings for it."""
+
+    __slots__ = ("checked", "kind", "names")
+
+    def __init__(self, kind: type, names: list[str], checked: bool) -> None:
+        self.kind = kind
+        self.names = names
+        self.checked = checked
+
+
+def _build_class(builder: Builder, i: int, row: list[Any]) -> Any:
+    if len(row) < 3 or set(map(type, row[1:])) != {str}:
+        raise Bad("a class is malformed")
+    module, qualname, *names = row[1:]
+    kind = builder.classes.lookup(module, qualname)
+    if kind is None:
+        name = f"{module}.{qualname}"[:200]
+        raise Bad(
+            f"it holds a {name!a}, which is neither in the return annotation nor among the arguments",
+            f"annotate the function with it (`-> {qualname[:80]}`), or return plain data",
+        )
+    if len(set(names)) != len(names):
+        raise Bad("an attribute is named twice")
+    for name in names:
+        clean_name(name)
+    return _Shape(kind, names, builder.classes.is_annotated(kind))
+
+
+def _shape_of(builder: Builder, row: list[Any]) -> _Shape:
+    if len(row) < 2 or type(row[1]) is not Ref or row[1].i < 0:
+        raise Bad("an object has no class")
+    saved, builder.in_key = builder.in_key, False
+    shape = builder.get(row[1].i)
+    builder.in_key = saved
+    if type(shape) is not _Shape:
+        raise Bad("an object has no class")
+    return shape
+
+
+def _state(builder: Builder, shape: _Shape, row: list[Any], start: int) -> dict[str, Any]:
+    if len(row) - start != len(shape.names):
+        raise Bad("an object's attributes do not match its class")
+    return dict(zip(shape.names, builder.cells(row, start), strict=True))
+
+
+def _build_object(builder: Builder, i: int, row: list[Any]) -> Any:
+    shape = _shape_of(builder, row)
+    kind = shape.kind
+    saved = builder.in_key
+    builder.in_key = saved and kind.__hash__ is not object.__hash__
+    if issubclass(kind, msgspec.Struct):
+        made = _make_struct(kind, _state(builder, shape, row, 2), shape.checked)
+    elif _is_pydantic(kind):
+        made = _make_pydantic(kind, _state(builder, shape, row, 2), shape.checked)
+    else:
+        if issubclass(kind, (BaseException, type)) or builtin_base(kind) is not object:
+            raise Bad(f"a {kind.__qualname__} cannot be rebuilt from attributes")
+        made = object.__new__(kind)
+        if not builder.in_key:
+            builder.put(i, made)
+        state = _state(builder, shape, row, 2)
+        if shape.checked:
+            _check_dataclass(kind, state)
+        set_state(made, state)
+    builder.in_key = saved
+    return made
+
+
+def set_state(made: Any, state: dict[str, Any]) -> None:
+    """Set attributes in slots and `__dict__` directly: no property, no `__setattr__` runs."""
+    if not state:
+        return
+    slots: dict[str, Any] = {}
+    for base in type(made).__mro__:
+        for name, slot in vars(base).items():
+            if type(slot) is types.MemberDescriptorType:
+                slots.setdefault(name, slot)
+    space = None
+    for name, value in state.items():
+        if name in slots:
+            slots[name].__set__(made, value)
+            continue
+        if space is None:
+            try:
+                space = object.__getattribute__(made, "__dict__")
+            except AttributeError:
+                space = None
+            if type(space) is not dict:
+                raise Bad(f"a {type(made).__qualname__} has no attribute {name[:64]!a}")
+        space[name] = value
+
+
+def _check_dataclass(kind: type, state: dict[str, Any]) -> None:
+    """Check the fields of an annotated dataclass against their annotations."""
+    fields = getattr(kind, "__dataclass_fields__", None)
+    if fields is None:
+        return
+    hints = field_hints(kind)
+    for name, field in fields.items():
+        if field._field_type.name != "_FIELD":
+            continue
+        if name not in state:
+            if not hasattr(kind, name):
+                raise Bad(f"a {kind.__qualname__} lacks its field {name!r}")
+            continue
+        value = state[name]
+        if value is not field.default and not fits(value, hints.get(name, Any)):
+            raise Bad(
+                f"field {name!r} of {kind.__qualname__} is a {type(value).__name__}, "
+                f"not what its annotation says"
+            )
+
+
+def field_hints(kind: type) -> dict[str, Any]:
+    """Return the evaluated annotations of a class, or nothing where they cannot be evaluated."""
+    import typing
+
+    try:
+        return typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # a name that only type checkers know
+        return {}
+
+
+_QUIET: dict[type, Any] = {}
+
+
+def _make_struct(kind: Any, state: dict[str, Any], checked: bool) -> Any:
+    """Make a `msgspec.Struct` without its `__post_init__`, validated where it is annotated."""
+    if not state.keys() <= set(kind.__struct_fields__):
+        raise Bad(f"a {kind.__qualname__} has an unknown field")
+    if checked:
+        hints = field_hints(kind)
+        for name, value in state.items():
+            if not fits(value, hints.get(name, Any)):
+                raise Bad(f"field {name!r} of {kind.__qualname__} is not what its annotation says")
+    if not hasattr(kind, "__post_init__"):
+        return kind(**state)
+    quiet = _QUIET.get(kind)
+    if quiet is None:
+        body = {"__post_init__": lambda self: None, "__module__": __name__}
+        quiet = _QUIET[kind] = type(kind)(kind.__name__, (kind,), body)
+    made = quiet(**state)
+    msgspec.structs.force_setattr(made, "__class__", kind)
+    return made
+
+
+def _is_pydantic(kind: type) -> bool:
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
+
+
+def _make_pydantic(kind: Any, state: dict[str, Any], checked: bool) -> Any:
+    """Validate an annotated model; fill any other without running a validator."""
+    fields_set = state.pop("=set", [])
+    extra = state.pop("=extra", None)
+    private = state.pop("=private", None)
+    if type(fields_set) is not list or not set(map(type, fields_set)) <= {str}:
+        raise Bad("a model is malformed")
+    for part in (extra, private):
+        if part is not None and (type(part) is not dict or not all(map(clean_name, part))):
+            raise Bad("a model is malformed")
+    names = set(kind.model_fields)
+    if not set(fields_set) <= names | set(extra or ()):
+        raise Bad(f"a {kind.__qualname__} has an unknown field")
+    if checked:
+        return _validate_pydantic(kind, {n: v for n, v in state.items() if n in names}, extra)
+    made = object.__new__(kind)
+    object.__setattr__(made, "__dict__", state)
+    object.__setattr__(made, "__pydantic_fields_set__", set(fields_set))
+    object.__setattr__(made, "__pydantic_extra__", extra)
+    object.__setattr__(made, "__pydantic_private__", private)
+    return made
+
+
+def _validate_pydantic(kind: Any, state: dict[str, Any], extra: dict[str, Any] | None) -> Any:
+    import pydantic
+
+    data = {**(extra or {}), **state}
+    try:
+        try:
+            return kind.model_validate(data, by_alias=False, by_name=True)
+        except TypeError:  # pydantic before 2.11
+            for name, field in kind.model_fields.items():
+                alias = field.validation_alias or field.alias
+                if isinstance(alias, str) and name in data:
+                    data[alias] = data.pop(name)
+            return kind.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise Bad(f"it is not a valid {kind.__qualname__}: {error!s:.200}") from None
+
+
+def _build_subclass(builder: Builder, i: int, row: list[Any]) -> Any:
+    shape = _shape_of(builder, row)
+    base = builtin_base(shape.kind)
+    if base is None or len(row) < 4 or row[2] != base.__name__ or base is object:
+        raise Bad(f"a {shape.kind.__qualname__} is not made of a {row[2:3]!a:.40}")
+    if base.__name__ in _IMMUTABLE:
+        made = base.__new__(shape.kind, _payload(builder, row[3], base))
+    else:
+        made = builder.put(i, base.__new__(shape.kind))
+        payload = _payload(builder, row[3], base)
+        (base.extend if base in (list, bytearray) else base.update)(made, payload)  # type: ignore[attr-defined]
+    if base is tuple and hasattr(shape.kind, "_fields") and shape.checked:
+        _check_namedtuple(shape.kind, made)
+    state = _state(builder, shape, row, 4)
+    set_state(made, state)
+    return made
+
+
+def _payload(builder: Builder, cell: Any, base: type) -> Any:
+    payload = builder.cell(cell)
+    if type(payload) is not base:
+        raise Bad(f"a subclass of {base.__name__} is not made of one")
+    return payload
+
+
+def _check_namedtuple(kind: Any, made: tuple[Any, ...]) -> None:
+    hints = field_hints(kind)
+    if len(made) != len(kind._fields):
+        raise Bad(f"a {kind.__qualname__} has {len(made)} items")
+    for name, value in zip(kind._fields, made, strict=True):
+        default = kind._field_defaults.get(name, kind)
+        if value is not default and not fits(value, hints.get(name, Any)):
+            raise Bad(f"field {name!r} of {kind.__qualname__} is not what its annotation says")
+
+
+def _build_enum(builder: Builder, i: int, row: list[Any]) -> Any:
+    import enum
+
+    shape = _shape_of(builder, row)
+    kind: Any = shape.kind
+    if not issubclass(kind, enum.Enum):
+        raise Bad(f"{kind.__qualname__} is not an Enum")
+    if len(row) == 3 and type(row[2]) is str:
+        found = kind._member_map_.get(row[2])
+        if found is None:
+            raise Bad(f"{kind.__qualname__} has no member {row[2][:64]!a}")
+        return found
+    if len(row) != 4 or not issubclass(kind, enum.Flag):
+        raise Bad("an Enum is malformed")
+    value = builder.cell(row[3])
+    known = 0
+    for member in kind._member_map_.values():
+        known |= member._value_
+    if type(value) is not int or value & ~known or value < 0:
+        raise Bad(f"{kind.__qualname__} has no such flags")
+    return kind(value)
+
+
+DECODERS: dict[int, Callable[[Builder, int, list[Any]], Any]] = {
+    Tag.CLASS: _build_class,
+    Tag.OBJECT: _build_object,
+    Tag.SUBCLASS: _build_subclass,
+    Tag.ENUM: _build_enum,
+}

@@ -1,0 +1,406 @@
+"""Host side of the codec: build a value from bytes that a job wrote.
+
+Everything here treats the bytes as hostile. Sizes, depth and counts are checked before anything is
+built; constructors are chosen from fixed tables; whatever goes wrong is a `ResultError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentsbx import _codec_types
+from agentsbx._codec_wire import (
+    DEFAULT,
+    MAX_INT_BYTES,
+    PLAIN,
+    TABLE,
+    Bad,
+    Body,
+    CodecLimits,
+    Ref,
+    Tag,
+    check_plain,
+)
+from agentsbx.errors import ResultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentsbx._codec_classes import ClassTable
+
+__all__ = ["Builder", "decode"]
+
+
+def _no_ext(code: int, data: memoryview) -> Any:
+    raise Bad("an extension type")
+
+
+_UNPACKER = msgspec.msgpack.Decoder(ext_hook=_no_ext)
+_TABLE = msgspec.msgpack.Decoder(Body)
+_RAW = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw])
+_RAW_LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_NEW: Any = type("_New", (), {"__slots__": ()})()
+_BUSY: Any = type("_Busy", (), {"__slots__": ()})()
+_SHARED = "a result is malformed: "
+
+
+def decode(
+    body: bytes | memoryview,
+    buffers: Sequence[memoryview],
+    *,
+    classes: ClassTable,
+    annotation: Any = None,
+    limits: CodecLimits = DEFAULT,
+) -> Any:
+    """Return the value that a job encoded; raises `ResultError` for anything else.
+
+    `buffers` become the memory of the arrays in the result without a copy; where they are writable
+    so are the arrays. `classes` names the classes that may be rebuilt. `annotation` is the
+    function's return annotation: what is only decoded on request (Arrow tables) must stand there.
+    """
+    return guarded(lambda: _decode(body, buffers, classes, annotation, limits))
+
+
+def guarded(build: Callable[[], Any]) -> Any:
+    """Run `build`; whatever it raises becomes a `ResultError`."""
+    try:
+        return build()
+    except Bad as bad:
+        raise ResultError(f"the result could not be decoded: {bad}", hint=bad.hint) from None
+    except ResultError:
+        raise
+    except MemoryError:
+        raise ResultError("the result could not be decoded: out of memory") from None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise ResultError(f"the result could not be decoded: {reason}") from None
+
+
+def _decode(
+    body: bytes | memoryview,
+    buffers: Sequence[memoryview],
+    classes: ClassTable,
+    annotation: Any,
+    limits: CodecLimits,
+) -> Any:
+    if len(body) < 2:
+        raise Bad("it is empty")
+    if body[0] == PLAIN:
+        packed = body[1:]
+        if not check_plain(packed, limits.depth):
+            raise Bad("a value in plain form is too large for it")
+        if buffers:
+            raise Bad("it came with buffers that it does not use")
+        return _UNPACKER.decode(packed)
+    return open_table(body, buffers, classes, annotation, limits).get(0)
+
+
+def open_table(
+    body: bytes | memoryview,
+    buffers: Sequence[memoryview],
+    classes: ClassTable,
+    annotation: Any,
+    limits: CodecLimits,
+) -> Builder:
+    """Check the size of a TABLE body and return a builder over its rows."""
+    if len(body) > limits.body_bytes:
+        raise Bad(f"it has {len(body)} bytes, more than `result` allows")
+    if len(body) < 2 or body[0] != TABLE:
+        raise Bad("it is of an unknown form")
+    if sum(view.nbytes for view in buffers) > limits.buffer_bytes:
+        raise Bad("its buffers are larger than `result` allows")
+    packed = memoryview(body)[1:]
+    if len(packed) > limits.nodes:  # else each node has a byte of its own
+        _count_nodes(packed, limits.nodes)
+    table = _TABLE.decode(packed)
+    if not table.rows:
+        raise Bad("it has no rows")
+    return Builder(table, buffers, classes, annotation, limits)
+
+
+def _count_nodes(packed: memoryview, limit: int) -> None:
+    """Raise `Bad` if the body holds more than `limit` nodes, reading only lengths."""
+    rows, blobs = _RAW.decode(packed)
+    left = limit - _length(rows) - _length(blobs)
+    if left < 0:
+        raise Bad(f"it holds more than {limit} values")
+    for row in _RAW_LIST.decode(rows):
+        left -= _length(row)
+        if left < 0:
+            raise Bad(f"it holds more than {limit} values")
+
+
+def _length(raw: msgspec.Raw) -> int:
+    """Return how many items the msgpack array `raw` says it has."""
+    view = memoryview(raw)
+    head = view[0]
+    if 0x90 <= head <= 0x9F:
+        return head & 15
+    if head == 0xDC:
+        return int.from_bytes(view[1:3], "big")
+    if head == 0xDD:
+        return int.from_bytes(view[1:5], "big")
+    raise Bad("a row is not a row")
+
+
+class Builder:
+    """Builds rows on demand, each once, so that what was shared is shared again."""
+
+    __slots__ = ("annotation", "blobs", "buffers", "built", "classes", "depth", "in_key", "limits",
+                 "rows")  # fmt: skip
+
+    def __init__(
+        self,
+        table: Body,
+        buffers: Sequence[memoryview],
+        classes: ClassTable,
+        annotation: Any,
+        limits: CodecLimits,
+    ) -> None:
+        self.rows: list[Any] = table.rows
+        self.blobs: list[Any] = table.blobs
+        self.buffers: list[memoryview | None] = list(buffers)
+        self.built: list[Any] = [_NEW] * len(table.rows)
+        self.classes = classes
+        self.annotation = annotation
+        self.limits = limits
+        self.depth = 0
+        self.in_key = False
+
+    def cell(self, cell: Any) -> Any:
+        """Return the value of a cell."""
+        return self.get(cell.i) if type(cell) is Ref else cell
+
+    def cells(self, row: list[Any], start: int) -> list[Any]:
+        """Return the values of the cells of `row` from `start` on."""
+        if Ref not in set(map(type, row)):
+            return row[start:]
+        get = self.get
+        return [get(cell.i) if type(cell) is Ref else cell for cell in row[start:]]
+
+    def get(self, i: int) -> Any:
+        """Return the value of row `i`, or the bytes of blob `-1 - i`."""
+        if i < 0:
+            blob = self.blobs[-1 - i]
+            if blob is None:
+                raise Bad("a blob is used twice")
+            return blob
+        value = self.built[i]
+        if value is _NEW:
+            return self._build(i)
+        if value is _BUSY:
+            raise Bad("an immutable value contains itself")
+        if self.in_key and type(value).__hash__ is not object.__hash__:
+            raise Bad("a key shares its parts")  # hashing it might take exponential time
+        return value
+
+    def _build(self, i: int) -> Any:
+        row = self.rows[i]
+        tag = row[0] if row else None
+        build = _DECODERS.get(tag) if type(tag) is int else None
+        if build is None:
+            build = _late_decoder(tag)
+        if self.depth >= self.limits.depth:
+            raise Bad(f"it nests more than {self.limits.depth} levels deep")
+        self.depth += 1
+        self.built[i] = _BUSY
+        value = build(self, i, row)
+        self.built[i] = value
+        self.depth -= 1
+        return value
+
+    def put(self, i: int, value: Any) -> Any:
+        """Make `value` known as row `i` before its parts are built."""
+        self.built[i] = value
+        return value
+
+    def take(self, number: Any) -> Any:
+        """Return blob or buffer `number`. Each may be copied once: so a copy cannot multiply."""
+        if type(number) is not int:
+            raise Bad("a blob has no number")
+        store: list[Any] = self.blobs if number >= 0 else self.buffers
+        index = number if number >= 0 else -1 - number
+        data = store[index]
+        if data is None:
+            raise Bad("a blob is used twice")
+        store[index] = None
+        return data
+
+    def text(self, cell: Any, limit: int) -> str:
+        """Return the string in `cell`, of at most `limit` characters."""
+        text = self.cell(cell)
+        if type(text) is not str or len(text) > limit:
+            raise Bad("a text is missing or too long")
+        return text
+
+    def key(self, cell: Any) -> Any:
+        """Return the value of a cell that will be hashed."""
+        if type(cell) is not Ref:
+            return cell
+        saved, self.in_key = self.in_key, True
+        value = self.get(cell.i)
+        self.in_key = saved
+        return value
+
+    def fill_dict(self, made: Any, row: list[Any], start: int) -> Any:
+        """Fill `made`, which is a dict or a subclass of it, from keys and values in turn."""
+        keys: list[Any] = row[start::2]
+        values: list[Any] = row[start + 1 :: 2]
+        if len(keys) != len(values):
+            raise Bad("a dict lacks a value")
+        if Ref in set(map(type, row)):
+            saved, self.in_key = self.in_key, False
+            for n, (key, value) in enumerate(zip(keys, values, strict=True)):
+                keys[n] = self.key(key)
+                values[n] = self.get(value.i) if type(value) is Ref else value
+            self.in_key = saved
+        check_keys(keys)
+        dict.update(made, zip(keys, values, strict=True))
+        if len(made) != len(keys):
+            raise Bad("a dict has a key twice")
+        return made
+
+
+def check_keys(keys: list[Any]) -> None:
+    """Raise `Bad` where many different keys were made to have the same hash."""
+    if len(keys) >= 128 and set(map(type, keys)) != {str}:
+        if len(set(map(hash, keys))) < len(keys) // 8:
+            raise Bad("the keys of a dict or set collide")
+
+
+def _list(builder: Builder, i: int, row: list[Any]) -> Any:
+    made: list[Any] = builder.put(i, [])
+    made += builder.cells(row, 1)
+    return made
+
+
+def _tuple(builder: Builder, i: int, row: list[Any]) -> Any:
+    return tuple(builder.cells(row, 1))
+
+
+def _dict(builder: Builder, i: int, row: list[Any]) -> Any:
+    return builder.fill_dict(builder.put(i, {}), row, 1)
+
+
+def _items(builder: Builder, row: list[Any]) -> list[Any]:
+    items = [builder.key(cell) for cell in row[1:]]
+    check_keys(items)
+    return items
+
+
+def _set(builder: Builder, i: int, row: list[Any]) -> Any:
+    made: set[Any] = builder.put(i, set())
+    made.update(_items(builder, row))
+    return _full(made, row)
+
+
+def _frozenset(builder: Builder, i: int, row: list[Any]) -> Any:
+    return _full(frozenset(_items(builder, row)), row)
+
+
+def _full(made: Any, row: list[Any]) -> Any:
+    if len(made) != len(row) - 1:
+        raise Bad("a set has an item twice")
+    return made
+
+
+def _int(builder: Builder, i: int, row: list[Any]) -> Any:
+    data = builder.take(row[1])
+    if len(data) > min(builder.limits.int_bytes, MAX_INT_BYTES):
+        raise Bad("an int is too large")
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _str(builder: Builder, i: int, row: list[Any]) -> Any:
+    return str(builder.take(row[1]), "utf-8", "surrogatepass")
+
+
+def _bytes(builder: Builder, i: int, row: list[Any]) -> Any:
+    return bytes(builder.take(row[1]))
+
+
+def _bytearray(builder: Builder, i: int, row: list[Any]) -> Any:
+    return bytearray(builder.take(row[1]))
+
+
+def _packed(code: str) -> Callable[[Builder, int, list[Any]], Any]:
+    def build(builder: Builder, i: int, row: list[Any]) -> Any:
+        data = memoryview(builder.take(row[1])).cast("B")
+        made: list[Any] = builder.put(i, [])
+        made += data.cast(code)
+        return made
+
+    return build
+
+
+def _numbers(row: list[Any], count: int, kind: type) -> list[Any]:
+    if len(row) != count + 1 or any(type(cell) is not kind for cell in row[1:]):
+        raise Bad("a row of numbers is malformed")
+    return row[1:]
+
+
+def _complex(builder: Builder, i: int, row: list[Any]) -> Any:
+    return complex(*_numbers(row, 2, float))
+
+
+def _range(builder: Builder, i: int, row: list[Any]) -> Any:
+    row = [None, *builder.cells(row, 1)]
+    return range(*_numbers(row, 3, int))
+
+
+def _slice(builder: Builder, i: int, row: list[Any]) -> Any:
+    if len(row) != 4:
+        raise Bad("a slice is malformed")
+    return slice(*builder.cells(row, 1))
+
+
+def _const(builder: Builder, i: int, row: list[Any]) -> Any:
+    if len(row) == 2 and type(row[1]) is not Ref:
+        return row[1]
+    if row[1:] == ["...", 1]:
+        return ...
+    if row[1:] == ["...", 2]:
+        return NotImplemented
+    raise Bad("a constant is unknown")
+
+
+_DECODERS: dict[int, Callable[[Builder, int, list[Any]], Any]] = {
+    Tag.LIST: _list,
+    Tag.TUPLE: _tuple,
+    Tag.DICT: _dict,
+    Tag.SET: _set,
+    Tag.FROZENSET: _frozenset,
+    Tag.INT: _int,
+    Tag.STR: _str,
+    Tag.BYTES: _bytes,
+    Tag.BYTEARRAY: _bytearray,
+    Tag.INTS: _packed("q"),
+    Tag.FLOATS: _packed("d"),
+    Tag.COMPLEX: _complex,
+    Tag.RANGE: _range,
+    Tag.SLICE: _slice,
+    Tag.CONST: _const,
+    **_codec_types.DECODERS,
+}
+
+
+def _late_decoder(tag: Any) -> Callable[[Builder, int, list[Any]], Any]:
+    """Return the decoder of a tag whose module is loaded only when a result holds it."""
+    if type(tag) is int:
+        if Tag.CLASS <= tag <= Tag.ENUM:
+            from agentsbx import _codec_classes
+
+            _DECODERS.update(_codec_classes.DECODERS)
+        elif tag == Tag.EXCEPTION:
+            from agentsbx import _codec_errors
+
+            _DECODERS.update(_codec_errors.DECODERS)
+        elif Tag.NDARRAY <= tag <= Tag.ARROW:
+            from agentsbx import _codec_arrays
+
+            _DECODERS.update(_codec_arrays.DECODERS)
+        if tag in _DECODERS:
+            return _DECODERS[tag]
+    raise Bad("a row is of an unknown kind")

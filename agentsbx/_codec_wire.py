@@ -1,0 +1,158 @@
+"""The bytes of a result: a table of flat rows, read by a decoder that knows only these types.
+
+A body is one byte that says the form, then msgpack:
+
+    PLAIN  a small value of None, bool, int, float, str, list and dict[str, ...], as msgpack has it
+    TABLE  `Body`: rows of scalars and references to other rows; row 0 is the value
+
+A row starts with its tag; a `Ref` names another row (>= 0) or a blob (-1 - n). Nothing nests, so
+msgspec checks the whole shape in C, no map is ever built from the bytes (colliding keys), sharing
+and cycles need no extra rule, and the number of nodes is known before anything is built.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Union
+
+import msgspec
+
+__all__ = ["DEFAULT", "Bad", "Body", "CodecLimits", "Ref", "Refused", "Tag"]
+
+PLAIN = 0
+TABLE = 1
+PLAIN_BYTES = 16384  # longer values are sent as TABLE: see `check_plain`
+OUT_OF_BAND = 16384  # from this size on, bytes travel in a buffer of their own
+PACK_ITEMS = 256  # from this length on, a list of only int or only float is one blob
+MAX_INT_BYTES = 1 << 20
+MAX_NAME = 1024
+
+# What an exact `type(x)` may be for x to stand in a row as it is.
+SCALARS = frozenset({type(None), bool, int, float, str})
+
+# Bytes that cannot start a container in msgpack; deleting them counts what may nest or be a map.
+_LEAF_BYTES = bytes(b for b in range(256) if not (0x80 <= b <= 0x9F or 0xC7 <= b <= 0xC9
+                                                  or 0xD4 <= b <= 0xD8 or 0xDC <= b <= 0xDF))  # fmt: skip
+
+
+class CodecLimits(msgspec.Struct, frozen=True):
+    """What one result may cost; checked on both sides, on the host before anything is built.
+
+    `body_bytes` and `buffer_bytes` bound the bytes inside the message and in buffers beside it,
+    `depth` how deep containers nest, `nodes` how many values there are in all (a list of 256 or
+    more int or float counts as one), `int_bytes` the size of one int.
+    """
+
+    body_bytes: int = 64 << 20
+    buffer_bytes: int = 1 << 30
+    depth: int = 64
+    nodes: int = 1_000_000
+    int_bytes: int = MAX_INT_BYTES
+
+
+DEFAULT = CodecLimits()
+
+
+class Ref(msgspec.Struct, array_like=True, gc=False, frozen=True, forbid_unknown_fields=True):
+    """A reference to row `i`, or to blob `-1 - i` where it is negative."""
+
+    i: int
+
+
+Cell = Union[None, bool, int, float, str, Ref]  # noqa: UP007 - msgspec reads it at run time
+
+
+class Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a TABLE body holds."""
+
+    rows: list[list[Cell]]
+    blobs: list[bytes]
+
+
+class Tag(IntEnum):
+    """First cell of a row: what the row is. Numbers are never reused."""
+
+    LIST = 1
+    TUPLE = 2
+    DICT = 3
+    SET = 4
+    FROZENSET = 5
+    INT = 6
+    STR = 7
+    BYTES = 8
+    BYTEARRAY = 9
+    INTS = 10
+    FLOATS = 11
+    COMPLEX = 12
+    RANGE = 13
+    SLICE = 14
+    CONST = 15
+    DATETIME = 16
+    DATE = 17
+    TIME = 18
+    TIMEDELTA = 19
+    TIMEZONE = 20
+    ZONEINFO = 21
+    DECIMAL = 22
+    FRACTION = 23
+    UUID = 24
+    PATH = 25
+    IP = 26
+    ORDEREDDICT = 27
+    DEFAULTDICT = 28
+    COUNTER = 29
+    DEQUE = 30
+    ARRAY = 31
+    NAMESPACE = 32
+    CLASS = 33
+    OBJECT = 34
+    SUBCLASS = 35
+    ENUM = 36
+    EXCEPTION = 37
+    NDARRAY = 40
+    NDOBJECT = 41
+    NPSCALAR = 42
+    PD_INDEX = 50
+    PD_SERIES = 51
+    PD_FRAME = 52
+    PD_SCALAR = 53
+    PD_ARRAY = 54
+    ARROW = 60
+
+
+class Refused(Exception):  # noqa: N818 - an inner signal, never seen outside
+    """The encoder met something that cannot leave; `steps` is the way to it, innermost first."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.steps: list[str] = []
+
+
+class Bad(Exception):  # noqa: N818 - an inner signal, becomes ResultError
+    """The decoder met bytes that no encoder of ours writes, or more of them than allowed."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+def check_plain(body: bytes | memoryview, depth: int) -> bool:
+    """Whether `body` may be read by a msgpack decoder that builds whatever it finds.
+
+    Few enough bytes that could open a container (so it neither nests deep nor holds many keys that
+    collide), no 32-bit length of a container, no extension type.
+    """
+    if len(body) > PLAIN_BYTES:
+        return False
+    return len(bytes(body).translate(None, _LEAF_BYTES)) <= depth
+
+
+def clean_name(name: Any) -> str:
+    """Return `name` if it may name an attribute of a rebuilt object; raises `Bad` otherwise."""
+    if type(name) is not str or not 0 < len(name) <= MAX_NAME:
+        raise Bad("an attribute name is not a short string")
+    if name.startswith("__") and name.endswith("__"):
+        raise Bad(f"an attribute is named {name[:64]!r}")
+    return name
