@@ -1,7 +1,7 @@
 """Seccomp filters from the tables: names and profiles to BPF bytes (in the host, no processes).
 
-`build_filter` turns a profile into the rule array that ``csrc/plan/filter.h`` describes and lets the
-C core compile it. Everything goes by number, so calls that no library knows by name are covered.
+`build_filter` turns a profile into the rule array that ``csrc/plan/filter.h`` describes and lets
+the C core compile it. Everything goes by number, so calls that no library can name are covered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PLAIN = struct.Struct(f"=iIII{_tables.MAX_TESTS * _CMP.size}x")
 
 Cmp = tuple[int, int, int, int]  # arg, op, mask, value
 
-# Calls that set ids, and how many ids each takes: to set the id that the job already has is allowed.
+# Calls that set ids, and how many each takes: to set the id that the job already has is allowed.
 _SET_UID = {"setuid": 1, "setfsuid": 1, "setreuid": 2, "setresuid": 3}
 _SET_GID = {"setgid": 1, "setfsgid": 1, "setregid": 2, "setresgid": 3}
 
@@ -71,10 +71,9 @@ def build_filter(
         PolicyError: Unknown profile or system call, or one that no policy can allow.
 
     Enforced by: seccomp (Linux >= 5.14).
+
     """
-    return _build(
-        profile, tuple(extra), notify, arch or native_arch(), memfd_noexec_seal, ids
-    )
+    return _build(profile, tuple(extra), notify, arch or native_arch(), memfd_noexec_seal, ids)
 
 
 @lru_cache(maxsize=64)
@@ -94,8 +93,7 @@ def _compile(rules: bytes, default_action: int) -> bytes:
     # Imported late: the tables are usable (docs, explain) where the extension is not built.
     from agentsbx import _core
 
-    compiled: bytes = _core.compile_filter(rules, default_action)
-    return compiled
+    return _core.compile_filter(rules, default_action)
 
 
 def rule_bytes(

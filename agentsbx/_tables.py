@@ -1,16 +1,15 @@
 """The system call tables: groups, profiles, argument rules and numbers, as checked data.
 
-The sources are ``data/syscalls.toml``, ``data/args.toml`` and ``data/numbers.csv``. Parsing them costs
-milliseconds, so ``data/tables.json`` is made from them beforehand (``python -m agentsbx._tables``) and
-is what `load` reads; a test compares the two by hash and content. Nothing is read at import.
+The sources are ``data/syscalls.toml``, ``data/args.toml`` and ``data/numbers.csv``. Parsing them
+costs milliseconds, so ``data/tables.json`` is made from them beforehand (``python -m
+agentsbx._tables``) and is what `load` reads; a test compares the two by hash and content. Nothing
+is read at import.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import sys
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,8 +127,10 @@ def check(tables: Tables) -> None:
     for name, rule in tables.args.items():
         if name not in known:
             raise ValueError(f"args: unknown system call {name}")
-        if not rule.case or rule.case[-1].test or rule.case[-1] != Case(
-            then=rule.case[-1].then, notify=rule.case[-1].notify
+        if (
+            not rule.case
+            or rule.case[-1].test
+            or rule.case[-1] != Case(then=rule.case[-1].then, notify=rule.case[-1].notify)
         ):
             raise ValueError(f"args {name}: the last case has no tests and no conditions")
         for index, case in enumerate(rule.case):
@@ -138,6 +139,8 @@ def check(tables: Tables) -> None:
 
 def source_hash() -> str:
     """Return the SHA-256 over the source files, in a fixed order."""
+    import hashlib  # late, like tomllib: a host that only loads tables.json needs neither
+
     digest = hashlib.sha256()
     for name in SOURCES:
         data = (DATA / name).read_bytes()
@@ -147,6 +150,8 @@ def source_hash() -> str:
 
 def read_sources() -> Tables:
     """Parse and check the source files (milliseconds; for tests and for making ``tables.json``)."""
+    import tomllib
+
     numbers: dict[str, dict[str, int]] = {arch: {} for arch in ARCHES}
     for line in (DATA / "numbers.csv").read_text().splitlines():
         if line.startswith("#"):

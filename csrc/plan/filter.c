@@ -1,9 +1,9 @@
 /* filter.c - see filter.h. The program is: architecture check, number, a balanced binary search over
  * ranges of numbers with one verdict, and at the leaves a verdict or the block of argument rules.
  *
- * Why a tree over merged ranges: the kernel runs the filter once per system call number when it is
- * loaded (its bitmap of always-allowed calls, kernel/seccomp.c seccomp_cache_prepare), so depth is
- * what loading costs. Argument blocks are leaves, so that read, write, futex and mmap stay in the
+ * Why a tree over merged ranges: when a filter is loaded the kernel runs it once per system call number
+ * (its bitmap of always-allowed calls, kernel/seccomp.c seccomp_cache_prepare) and translates every
+ * instruction, so depth and size are what loading costs. Argument blocks are leaves, so that read, write, futex and mmap stay in the
  * bitmap and cost nothing afterwards. */
 #include "filter.h"
 
@@ -31,164 +31,210 @@ struct range {
     uint32_t first;
     uint32_t action;
     size_t rule, n_rules; /* n_rules 0: the action decides */
+    size_t at;            /* label of the rules' code */
 };
+
+/* A place in the program, counted from its end: code is made backwards, since BPF only jumps forwards
+ * and so every target exists when the jump to it is made. */
+typedef size_t label; /* index into gen.rev */
 
 struct gen {
     const struct sbx_rule *rules;
     uint32_t default_action;
     struct range *ranges;
     size_t n_ranges;
-    struct sock_filter *out;
-    size_t n_out;
+    struct sock_filter *rev; /* the program in reverse: rev[0] is its last instruction */
+    size_t n_rev;
     int err; /* first failure, positive errno */
 };
 
-static size_t emit(struct gen *g, uint16_t code, uint32_t k, size_t jt, size_t jf)
+static label emit(struct gen *g, uint16_t code, uint32_t k, size_t jt, size_t jf)
 {
-    if (g->n_out >= SBX_MAX_BPF || jt > 255 || jf > 255) {
+    if (g->n_rev >= SBX_MAX_BPF || jt > UINT8_MAX || jf > UINT8_MAX) {
         if (!g->err)
             g->err = E2BIG;
         return 0;
     }
-    g->out[g->n_out] = (struct sock_filter){code, (uint8_t)jt, (uint8_t)jf, k};
-    return g->n_out++;
+    g->rev[g->n_rev] = (struct sock_filter){code, (uint8_t)jt, (uint8_t)jf, k};
+    return g->n_rev++;
 }
 
-static void emit_ret(struct gen *g, uint32_t action)
+/* Instructions that the next one would have to skip to reach `to`. */
+static size_t distance(const struct gen *g, label to)
 {
-    emit(g, BPF_RET | BPF_K, action, 0, 0);
+    return g->n_rev - 1 - to;
 }
 
-/* Little-endian only (both architectures): the low word of args[i] comes first. */
-static void emit_load(struct gen *g, uint32_t arg, int is_high, uint32_t mask)
+/* A label that means `to` and that the instruction after the next may still reach. */
+static label near_label(struct gen *g, label to)
 {
-    emit(g, BPF_LD | BPF_W | BPF_ABS,
-         (uint32_t)offsetof(struct seccomp_data, args) + 8 * arg + (is_high ? 4 : 0), 0, 0);
+    if (g->err || distance(g, to) < UINT8_MAX - 1)
+        return to;
+    if (g->rev[to].code == (BPF_RET | BPF_K))
+        return emit(g, BPF_RET | BPF_K, g->rev[to].k, 0, 0);
+    return emit(g, BPF_JMP | BPF_JA, (uint32_t)distance(g, to), 0, 0);
+}
+
+static label emit_branch(struct gen *g, uint16_t op, uint32_t k, label yes, label no)
+{
+    yes = near_label(g, yes);
+    no = near_label(g, no);
+    if (g->err)
+        return 0;
+    return emit(g, BPF_JMP | op | BPF_K, k, distance(g, yes), distance(g, no));
+}
+
+/* The nearest instruction that returns `action`, or a new one. */
+static label emit_ret(struct gen *g, uint32_t action)
+{
+    for (size_t i = g->n_rev; i-- > 0 && distance(g, i) < UINT8_MAX - 1;)
+        if (g->rev[i].code == (BPF_RET | BPF_K) && g->rev[i].k == action)
+            return i;
+    return emit(g, BPF_RET | BPF_K, action, 0, 0);
+}
+
+/* Load half of an argument before the instruction made last. Little-endian only (both
+ * architectures): the low word of args[i] comes first. */
+static label emit_load(struct gen *g, uint32_t arg, int is_high, uint32_t mask)
+{
     if (mask != UINT32_MAX)
         emit(g, BPF_ALU | BPF_AND | BPF_K, mask, 0, 0);
+    return emit(g, BPF_LD | BPF_W | BPF_ABS,
+                (uint32_t)offsetof(struct seccomp_data, args) + 8 * arg + (is_high ? 4 : 0), 0, 0);
 }
 
-/* How many instructions emit_cmp makes for a comparison; jumps over it are computed from this. */
-static size_t cmp_size(const struct sbx_cmp *c)
+static label emit_cmp(struct gen *g, const struct sbx_cmp *c, label hit, label miss)
 {
     uint32_t lo = (uint32_t)c->mask, hi = (uint32_t)(c->mask >> 32);
-    size_t n = 0;
-
-    if (lo || !hi)
-        n += lo != UINT32_MAX ? 3 : 2;
-    if (hi)
-        n += hi != UINT32_MAX ? 3 : 2;
-    return n;
-}
-
-/* Falls through if the comparison holds, else jumps `miss` instructions beyond its own end. */
-static void emit_cmp(struct gen *g, const struct sbx_cmp *c, size_t miss)
-{
-    uint32_t lo = (uint32_t)c->mask, hi = (uint32_t)(c->mask >> 32);
-    size_t hi_size = hi == 0 ? 0 : hi != UINT32_MAX ? 3 : 2;
     int is_eq = c->op == SBX_CMP_EQ;
+    label differs = is_eq ? miss : hit, same = is_eq ? hit : miss;
 
-    if (lo || !hi) {
-        emit_load(g, c->arg, 0, lo);
-        /* EQ: a wrong low word misses at once. NE: a different low word holds at once, an equal one
-         * leaves the verdict to the high word (or misses, if there is none). */
-        if (is_eq)
-            emit(g, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)c->value, 0, miss + hi_size);
-        else
-            emit(g, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)c->value, hi ? 0 : miss, hi_size);
-    }
     if (hi) {
-        emit_load(g, c->arg, 1, hi);
-        if (is_eq)
-            emit(g, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(c->value >> 32), 0, miss);
-        else
-            emit(g, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(c->value >> 32), miss, 0);
+        emit_branch(g, BPF_JEQ, (uint32_t)(c->value >> 32), same, differs);
+        same = emit_load(g, c->arg, 1, hi);
     }
+    if (lo) {
+        emit_branch(g, BPF_JEQ, (uint32_t)c->value, same, differs);
+        same = emit_load(g, c->arg, 0, lo);
+    }
+    return same;
 }
 
-static int is_listable(const struct sbx_rule *r)
+static int is_same_cmp(const struct sbx_cmp *a, const struct sbx_cmp *b, int with_value)
 {
-    return r->n_cmps == 1 && r->cmps[0].op == SBX_CMP_EQ && r->cmps[0].mask <= UINT32_MAX;
+    return a->arg == b->arg && a->op == b->op && a->mask == b->mask &&
+           (!with_value || a->value == b->value);
 }
 
-/* Length of the run of rules from `r` that ask for one of several values of the same bits. */
-static size_t list_length(const struct sbx_rule *r, size_t n)
+/* May rules a and b share all comparisons but the value of the last, an int? */
+static int is_same_list(const struct sbx_rule *a, const struct sbx_rule *b)
 {
-    size_t i = 0;
+    uint32_t last = a->n_cmps - 1;
 
-    if (!is_listable(r))
+    if (a->action != b->action || a->n_cmps == 0 || a->n_cmps != b->n_cmps ||
+        a->cmps[last].op != SBX_CMP_EQ || a->cmps[last].mask > UINT32_MAX)
         return 0;
-    for (i = 1; i < n && i < 250; i++)
-        if (!is_listable(&r[i]) || r[i].action != r->action || r[i].cmps[0].arg != r->cmps[0].arg ||
-            r[i].cmps[0].mask != r->cmps[0].mask)
-            break;
-    return i;
+    for (uint32_t i = 0; i < last; i++)
+        if (!is_same_cmp(&a->cmps[i], &b->cmps[i], 1))
+            return 0;
+    return is_same_cmp(&a->cmps[last], &b->cmps[last], 0);
 }
 
-static void emit_list(struct gen *g, const struct sbx_rule *r, size_t n)
+/* Rules [0, n) that are one list, else `miss`. Consecutive values become one range. */
+static label emit_list(struct gen *g, const struct sbx_rule *r, size_t n, label miss)
 {
-    emit_load(g, r->cmps[0].arg, 0, (uint32_t)r->cmps[0].mask);
-    for (size_t i = 0; i < n; i++)
-        emit(g, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)r[i].cmps[0].value, n - 1 - i,
-             i == n - 1 ? 1 : 0);
-    emit_ret(g, r->action);
+    uint32_t last = r->n_cmps - 1;
+    label hit = emit_ret(g, r->action), at = miss;
+
+    for (size_t end = n; end > 0 && !g->err;) {
+        size_t first = end - 1;
+        uint32_t high = (uint32_t)r[first].cmps[last].value;
+
+        while (first > 0 && r[first - 1].cmps[last].value + 1 == r[first].cmps[last].value)
+            first--;
+        if (end - first > 2) {
+            label below = emit_branch(g, BPF_JGT, high, at, hit);
+
+            at = emit_branch(g, BPF_JGE, (uint32_t)r[first].cmps[last].value, below, at);
+        } else {
+            first = end - 1;
+            at = emit_branch(g, BPF_JEQ, high, hit, at);
+        }
+        end = first;
+    }
+    at = emit_load(g, r->cmps[last].arg, 0, (uint32_t)r->cmps[last].mask);
+    for (uint32_t i = last; i-- > 0;)
+        at = emit_cmp(g, &r->cmps[i], at, miss);
+    return at;
 }
 
-static void emit_rules(struct gen *g, const struct sbx_rule *r, size_t n)
+static label emit_rules(struct gen *g, const struct sbx_rule *r, size_t n)
 {
-    for (size_t i = 0; i < n && !g->err;) {
-        size_t run = list_length(&r[i], n - i), rest = 1; /* 1: the RET behind the comparisons */
+    uint32_t otherwise = r[n - 1].n_cmps == 0 ? r[n - 1].action : g->default_action;
+    label at = emit_ret(g, otherwise);
 
-        if (run > 0) {
-            emit_list(g, &r[i], run);
-            i += run;
+    for (size_t end = n; end > 0 && !g->err;) {
+        const struct sbx_rule *rule = &r[end - 1];
+        size_t first = end - 1;
+        label hit, miss = at;
+
+        while (first > 0 && is_same_list(rule, &r[first - 1]))
+            first--;
+        end = first;
+        if (rule > &r[first]) {
+            at = emit_list(g, &r[first], (size_t)(rule - &r[first]) + 1, miss);
             continue;
         }
-        for (uint32_t c = 0; c < r[i].n_cmps; c++)
-            rest += cmp_size(&r[i].cmps[c]);
-        for (uint32_t c = 0; c < r[i].n_cmps; c++) {
-            rest -= cmp_size(&r[i].cmps[c]);
-            emit_cmp(g, &r[i].cmps[c], rest);
-        }
-        emit_ret(g, r[i].action);
-        if (r[i].n_cmps == 0)
-            return; /* the rest can never be reached; the kernel refuses nothing, but depth counts */
-        i++;
+        hit = emit_ret(g, rule->action);
+        for (uint32_t i = rule->n_cmps; i-- > 0;)
+            hit = emit_cmp(g, &rule->cmps[i], hit, miss);
+        at = hit;
     }
-    emit_ret(g, g->default_action);
+    return at;
 }
 
-/* Ranges [lo, hi): recursion depth is log2 of MAX_RANGES. */
-static void emit_tree(struct gen *g, size_t lo, size_t hi)
+static int is_same_block(const struct gen *g, const struct range *a, const struct range *b)
 {
-    size_t mid = lo + (hi - lo) / 2, jump, left;
+    if (a->n_rules != b->n_rules || a->n_rules == 0)
+        return 0;
+    for (size_t i = 0; i < a->n_rules; i++) {
+        const struct sbx_rule *x = &g->rules[a->rule + i], *y = &g->rules[b->rule + i];
+
+        if (x->action != y->action || x->n_cmps != y->n_cmps)
+            return 0;
+        for (uint32_t c = 0; c < x->n_cmps; c++)
+            if (!is_same_cmp(&x->cmps[c], &y->cmps[c], 1))
+                return 0;
+    }
+    return 1;
+}
+
+static label emit_leaf(struct gen *g, size_t i)
+{
+    struct range *range = &g->ranges[i];
+
+    if (range->n_rules == 0)
+        return emit_ret(g, range->action);
+    for (size_t later = i + 1; later < g->n_ranges; later++)
+        if (is_same_block(g, range, &g->ranges[later]))
+            return range->at = g->ranges[later].at;
+    return range->at = emit_rules(g, &g->rules[range->rule], range->n_rules);
+}
+
+/* Ranges [lo, hi): recursion depth is log2 of MAX_RANGES. The higher half is made first, so that all
+ * later ranges have their labels. */
+static label emit_tree(struct gen *g, size_t lo, size_t hi)
+{
+    size_t mid = lo + (hi - lo) / 2;
+    label above, below;
 
     if (g->err)
-        return;
-    if (hi - lo == 1) {
-        if (g->ranges[lo].n_rules)
-            emit_rules(g, &g->rules[g->ranges[lo].rule], g->ranges[lo].n_rules);
-        else
-            emit_ret(g, g->ranges[lo].action);
-        return;
-    }
-    jump = emit(g, BPF_JMP | BPF_JGE | BPF_K, g->ranges[mid].first, 0, 0);
-    emit_tree(g, lo, mid);
-    left = g->n_out - jump - 1;
-    if (left <= 255) {
-        g->out[jump].jt = (uint8_t)left;
-    } else {
-        /* Conditional jumps reach 255 instructions: go over an unconditional one. All jumps inside
-         * the left half are relative, so it may move. */
-        emit(g, BPF_RET | BPF_K, 0, 0, 0);
-        if (g->err)
-            return;
-        for (size_t i = g->n_out - 1; i > jump + 1; i--)
-            g->out[i] = g->out[i - 1];
-        g->out[jump + 1] = (struct sock_filter)BPF_STMT(BPF_JMP | BPF_JA, (uint32_t)left);
-        g->out[jump].jf = 1;
-    }
-    emit_tree(g, mid, hi);
+        return 0;
+    if (hi - lo == 1)
+        return emit_leaf(g, lo);
+    above = emit_tree(g, mid, hi);
+    below = emit_tree(g, lo, mid);
+    return above == below ? above : emit_branch(g, BPF_JGE, g->ranges[mid].first, above, below);
 }
 
 static void add_range(struct gen *g, uint32_t first, uint32_t action, size_t rule, size_t n_rules)
@@ -201,7 +247,7 @@ static void add_range(struct gen *g, uint32_t first, uint32_t action, size_t rul
     }
     if (last && !n_rules && !last->n_rules && last->action == action)
         return;
-    g->ranges[g->n_ranges++] = (struct range){first, action, rule, n_rules};
+    g->ranges[g->n_ranges++] = (struct range){first, action, rule, n_rules, 0};
 }
 
 /* Cut the number line into ranges. `n` rules from index `start`, sorted and checked. */
@@ -262,6 +308,18 @@ static int is_good_rule(const struct sbx_rule *r, int32_t last_nr)
     return 1;
 }
 
+static void emit_program(struct gen *g, uint32_t arch)
+{
+    label tree = emit_tree(g, 0, g->n_ranges), kill;
+
+    if (!g->err && tree != g->n_rev - 1) /* what follows the load of the number must be the tree */
+        emit(g, BPF_JMP | BPF_JA, (uint32_t)distance(g, tree), 0, 0);
+    tree = emit(g, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
+    kill = emit(g, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+    emit_branch(g, BPF_JEQ, arch, tree, kill);
+    emit(g, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
+}
+
 int sbx_filter_build(const struct sbx_rule *rules, size_t n, uint32_t default_action, void **bpf,
                      size_t *n_bytes, struct sbx_err *e)
 {
@@ -286,23 +344,25 @@ int sbx_filter_build(const struct sbx_rule *rules, size_t n, uint32_t default_ac
         last_nr = rules[i].nr;
     }
     g.ranges = calloc(MAX_RANGES, sizeof(*g.ranges));
-    g.out = calloc(SBX_MAX_BPF, sizeof(*g.out));
-    if (!g.ranges || !g.out) {
+    g.rev = calloc(SBX_MAX_BPF, sizeof(*g.rev));
+    if (!g.ranges || !g.rev) {
         g.err = ENOMEM;
     } else {
         make_ranges(&g, start, n, arch);
-        emit(&g, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
-        emit(&g, BPF_JMP | BPF_JEQ | BPF_K, arch, 1, 0);
-        emit_ret(&g, SECCOMP_RET_KILL_PROCESS);
-        emit(&g, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
-        emit_tree(&g, 0, g.n_ranges);
+        emit_program(&g, arch);
     }
     free(g.ranges);
     if (g.err) {
-        free(g.out);
+        free(g.rev);
         return sbx_fail(e, SBX_STAGE_SECCOMP, 0, g.err);
     }
-    *bpf = g.out;
-    *n_bytes = g.n_out * sizeof(*g.out);
+    for (size_t i = 0; i < g.n_rev / 2; i++) {
+        struct sock_filter swap = g.rev[i];
+
+        g.rev[i] = g.rev[g.n_rev - 1 - i];
+        g.rev[g.n_rev - 1 - i] = swap;
+    }
+    *bpf = g.rev;
+    *n_bytes = g.n_rev * sizeof(*g.rev);
     return 0;
 }

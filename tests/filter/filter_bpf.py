@@ -39,7 +39,8 @@ def run(
         code, jt, jf, k = program[pc]
         pc += 1
         if code == LD_W_ABS:
-            assert k % 4 == 0 and k + 4 <= len(data)
+            assert k % 4 == 0
+            assert k + 4 <= len(data)
             (accumulator,) = struct.unpack_from("<I", data, k)
         elif code == AND_K:
             accumulator &= k

@@ -1,6 +1,6 @@
-"""Loader: `python filter_live.py FILTER PROGRAM ARGS...` sets no_new_privs, loads the raw BPF of file
-FILTER into itself and executes PROGRAM. With "-" as PROGRAM it runs no program but the probes below and
-prints one JSON object. Stand-alone: only the standard library, so that it runs anywhere."""
+"""Loader: `python filter_live.py FILTER PROGRAM ARGS...` sets no_new_privs, loads the raw BPF of
+file FILTER into itself and executes PROGRAM. With "-" as PROGRAM it makes the system calls that
+stdin lists as JSON and prints their answers. Needs the standard library only."""
 
 from __future__ import annotations
 

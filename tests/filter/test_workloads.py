@@ -18,7 +18,8 @@ def _run(tmp_path: Path, bpf: bytes, script: Path) -> subprocess.CompletedProces
     path = tmp_path / "filter.bpf"
     path.write_bytes(bpf)
     return subprocess.run(
-        [sys.executable, "-I", str(HERE / "filter_live.py"), str(path), sys.executable, str(script)],
+        [sys.executable, "-I", str(HERE / "filter_live.py"), str(path),
+         sys.executable, str(script)],
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
 
@@ -41,7 +42,8 @@ def test_strict_has_threads_but_no_processes(tmp_path: Path) -> None:
         "import filter_live\n"
         "filter_live.load(open(sys.argv[2], 'rb').read())\n"
         "t = threading.Thread(target=int); t.start(); t.join()\n"
-        "for call in (os.fork, lambda: os.execv('/bin/true', ['true']), lambda: os.link('a', 'b')):\n"
+        "run, link = (lambda: os.execv('/bin/true', ['true'])), (lambda: os.link('a', 'b'))\n"
+        "for call in (os.fork, run, link):\n"
         "    try: call()\n"
         "    except OSError as e: print(errno.errorcode[e.errno])\n"
     )

@@ -1,5 +1,7 @@
 """Shell, pipes, git, tar, gzip, sort, cp and find as children."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

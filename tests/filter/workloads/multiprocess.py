@@ -1,4 +1,6 @@
-"""multiprocessing by fork and by spawn (forkserver needs a named socket): locks, queues, shared memory, pools."""
+"""multiprocessing by fork and by spawn (forkserver needs a named socket): pools, queues, shm."""
+
+from __future__ import annotations
 
 import multiprocessing
 import os

@@ -1,5 +1,7 @@
 """numpy with BLAS threads, pandas; skipped by exit status 77 where they are missing."""
 
+from __future__ import annotations
+
 import io
 import sys
 

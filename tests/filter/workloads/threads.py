@@ -1,5 +1,7 @@
 """Threads, signals, timers, events, resource limits, select, random, time, uuid, platform."""
 
+from __future__ import annotations
+
 import os
 import platform
 import resource
