@@ -43,8 +43,10 @@ static void add_children_of_thread(struct tree *t, const char *path)
     char buf[4096], *p = buf;
     uint64_t v;
 
-    if (sbx_read_file(AT_FDCWD, path, buf, sizeof buf) <= 0)
+    ssize_t n = sbx_read_file(AT_FDCWD, path, buf, sizeof buf);
+    if (n <= 0)
         return;
+    t->is_cut |= n == (ssize_t)sizeof buf - 1;
     while (!sbx_parse_u64(p, &v)) {
         if (t->n == MAX_TREE) {
             t->is_cut = 1;
@@ -195,8 +197,8 @@ void sbx_poll_fill(struct sbx_sup *s, struct sbx_jb *j, struct sbx_exit *m)
         m->memory_source = 1;
     }
     m->peak_processes = j->peak_processes;
-    if (!m->utime_us && !m->stime_us)
-        m->utime_us = j->polled_cpu_ns / 1000;
+    if (j->polled_cpu_ns / 1000 > m->utime_us + m->stime_us) /* killed: nobody waited for the children */
+        m->utime_us = j->polled_cpu_ns / 1000 - m->stime_us;
     if (!j->slot || sbx_slot_usage(&s->l->cg, j->slot, &u))
         return;
     if (have & SBX_CG_MEMORY) {
