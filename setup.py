@@ -1,4 +1,4 @@
-"""Build of agentsbx: the extension `agentsbx._core` and the program `agentsbx/_bin/agentsbx-launcher`.
+"""Build of agentsbx: the extension `agentsbx._core` and the program `_bin/agentsbx-launcher`.
 
 Everything that is not C lies in pyproject.toml. Environment variables:
 

@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """\
 # Stages of a set-up
 
-When a sandbox cannot be made, the error names the step that failed: `AgentsbxError.stage`. The steps
-are listed in the order in which they can happen. C reports the number, `agentsbx.errors.Stage` has
-the members, and a test holds the three together.
+When a sandbox cannot be made, the error names the step that failed: `AgentsbxError.stage`. The
+steps are listed in the order in which they can happen. C reports the number, `agentsbx.errors.Stage`
+has the members, and a test holds the three together.
 
 <!-- written by docs/make_stages.py from csrc/base/stage.def -->
 

@@ -16,7 +16,8 @@ import pytest
 from contract.tree import ROOT, need_checkout
 
 EXAMPLE = re.compile(
-    r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n.*?```text\n(?P<output>.*?)```\n",
+    r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n"
+    r".*?```text\n(?P<output>.*?)```\n",
     re.DOTALL,
 )
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]

@@ -19,31 +19,29 @@ LAYERS = {
     "D": "_decorator _executor _sandbox",
     "E": "__init__ __main__ adapters audit cli gateway jupyter pytest_plugin workspace",
 }
-# Helpers of a module share its layer: `_codec_types` is of `_codec`; the rest is listed.
+# `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
-    "A": "_await _policy _remedies _types _units _version",
-    "B": "_plan _modules _args",
-    "C": "_pool _channel _probe",
-    "D": "_calls _signature _verbs",
+    "A": "_await _policy _remedies _types _units",
+    "B": "_header _injob _nested _plan _protect _transfer _wire",
+    "C": "_pools",
+    "D": "_calls _describe _signature _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 
 FOLDERS = {
-    "base": 0, "plan": 1, "child": 2, "spawn": 3, "reaper": 3, "supervisor": 3, "gateway": 3, "py": 4,
+    "base": 0, "plan": 1, "child": 2, "spawn": 3, "reaper": 3, "supervisor": 3, "gateway": 3,
+    "py": 4,
 }  # fmt: skip
 
 
 def layer_of(module: str) -> str | None:
     """Return the layer of the first part of a module's name below agentsbx."""
-    for layer in LAYERS:
-        if module in LAYERS[layer].split() or module in HELPERS.get(layer, "").split():
-            return layer
     stem = module
-    while "_" in stem.strip("_"):  # the longest listed name that it extends
-        stem = stem.rpartition("_")[0]
-        for layer in LAYERS:
-            if stem in LAYERS[layer].split() or stem in HELPERS.get(layer, "").split():
+    while stem.strip("_"):  # itself, or the longest listed name that it extends
+        for layer, names in LAYERS.items():
+            if stem in (*names.split(), *HELPERS.get(layer, "").split()):
                 return layer
+        stem = stem.rpartition("_")[0]
     return None
 
 

@@ -14,18 +14,18 @@ from contract.tree import CSRC, PACKAGE, need_checkout
 SYSCALLS = """
 syscall open openat close read write pread pwrite dup3 fcntl fstat fstatat lseek ioctl
 mkdirat mknodat symlinkat unlinkat readlinkat fchown fchmod fchdir chdir fchownat fchmodat
-mount umount2 unshare setns sethostname sigprocmask sigaction signal sigemptyset sigfillset sigaddset
-setsid getpid getppid getuid getgid kill prctl setrlimit getrlimit prlimit64 setrlimit64 getrlimit64
-sendmsg recvmsg send recv poll ppoll waitpid wait4 waitid execve execveat _exit fork pidfd_open
-clock_gettime nanosleep clock_nanosleep getrandom umask fork pipe2 socketpair memfd_create ftruncate
-open64 openat64 fstat64 fstatat64 pread64 pwrite64 lseek64 ftruncate64 fcntl64
+mount umount2 unshare setns sethostname sigprocmask sigaction signal sigemptyset sigfillset
+sigaddset setsid getpid getppid getuid getgid kill prctl setrlimit getrlimit prlimit64 setrlimit64
+getrlimit64 sendmsg recvmsg send recv poll ppoll waitpid wait4 waitid execve execveat _exit fork pidfd_open
+clock_gettime nanosleep clock_nanosleep getrandom umask fork pipe2 socketpair memfd_create
+ftruncate open64 openat64 fstat64 fstatat64 pread64 pwrite64 lseek64 ftruncate64 fcntl64
 """.split()
 MEMORY = """
 memcpy memmove memset memcmp memchr strlen strnlen strchr strrchr strcmp strncmp stpcpy strcpy
 strncpy strcat __memcpy_chk __memmove_chk __memset_chk __stpcpy_chk __strcpy_chk __strcat_chk
 __errno_location __stack_chk_fail __libc_current_sigrtmin __libc_current_sigrtmax
-__open_2 __open64_2 __openat_2 __openat64_2 __read_chk __pread_chk __poll_chk __ppoll_chk __recv_chk
-__readlinkat_chk _GLOBAL_OFFSET_TABLE_ strcspn strspn __fdelt_chk
+__open_2 __open64_2 __openat_2 __openat64_2 __read_chk __pread_chk __poll_chk __ppoll_chk
+__recv_chk __readlinkat_chk _GLOBAL_OFFSET_TABLE_ strcspn strspn __fdelt_chk
 """.split()
 
 
@@ -35,7 +35,7 @@ def undefined_symbols(sources: list[Path], tmp: Path) -> dict[str, set[str]]:
     for source in sources:
         obj = tmp / f"{source.parent.name}-{source.stem}.o"
         subprocess.run(
-            ["cc", "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-fPIC", "-c", str(source), "-o", str(obj)],
+            ["cc", *"-std=gnu17 -D_GNU_SOURCE -O2 -fPIC -c".split(), str(source), "-o", str(obj)],
             check=True,
         )
         nm = subprocess.run(["nm", "-u", str(obj)], check=True, capture_output=True, text=True)
