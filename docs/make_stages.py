@@ -10,8 +10,8 @@ HEAD = """\
 # Stages of a set-up
 
 When a sandbox cannot be made, the error names the step that failed: `AgentsbxError.stage`. The
-steps are listed in the order in which they can happen. C reports the number, `agentsbx.errors.Stage`
-has the members, and a test holds the three together.
+steps are listed in the order in which they can happen. C reports the number;
+`agentsbx.errors.Stage` has the members; a test holds the three together.
 
 <!-- written by docs/make_stages.py from csrc/base/stage.def -->
 

@@ -23,7 +23,7 @@ LAYERS = {
 HELPERS = {
     "A": "_await _policy _remedies _types _units",
     "B": "_header _injob _nested _plan _protect _transfer _wire",
-    "C": "_pools",
+    "C": "_outcome _pools",
     "D": "_calls _describe _signature _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
