@@ -12,8 +12,7 @@ Importing this package starts nothing and loads little: names are loaded at firs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost half of all this
 if TYPE_CHECKING:
     from agentsbx._decorator import sandbox
     from agentsbx._verbs import probe, run, shutdown, warm

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from agentsbx import _nested
 from agentsbx._signature import WrongArguments, bind_call
-from agentsbx.errors import AgentsbxError, PolicyError, SandboxUnavailable
+from agentsbx.errors import AgentsbxError, SandboxUnavailable
 
 if TYPE_CHECKING:
-    from agentsbx.policy import Policy
     from agentsbx.result import Result
 
 __all__ = ["Outcome", "inside", "invoke", "invoke_async", "run", "run_async", "runtime"]
@@ -130,19 +130,8 @@ def inside(wrapper: Any) -> Callable[..., Any] | None:
     Raises `PolicyError` naming the difference where it is not (rule 5.6): a job cannot start
     sandboxes of its own, and rights are never gained.
     """
-    running = sys.modules.get("agentsbx._runtime")
-    if running is None or not getattr(running, "IN_JOB", False):
+    injob = sys.modules.get("agentsbx._injob")
+    if injob is None or not injob.is_job:
         return None
-    current: Policy | None = getattr(running, "CURRENT_POLICY", None)
-    site: Any = getattr(wrapper, "__agentsbx_site__", None)
-    if current is None or site is None:
-        raise PolicyError(f"{wrapper.__qualname__}: nested call without a known policy")
-    if site.policy is not current:
-        wider = current.differences(site.policy)
-        if wider:
-            raise PolicyError(
-                f"{wrapper.__qualname__} is sandboxed too, and the sandbox that calls it allows "
-                f"what its own policy denies: {'; '.join(wider)}",
-                hint="give the caller a policy no wider than that, or call both from the host",
-            )
+    _nested.check(injob.current_policy(), wrapper.__agentsbx_site__.policy, wrapper)
     return cast("Callable[..., Any]", wrapper.__wrapped__)

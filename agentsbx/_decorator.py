@@ -331,31 +331,10 @@ def _options(wrapper: Any, keywords: dict[str, Any]) -> Any:
 
 
 def _explain(wrapper: Any) -> str:
-    from agentsbx import _explain
+    from agentsbx._describe import describe_function
 
     site: _Site = wrapper.__agentsbx_site__
-    return _explain.explain_function(wrapper.__wrapped__, site.policy, site.options)
-
-
-# -- shipping -----------------------------------------------------------------------------------
-
-
-def rebuild_empty(name: str, qualname: str, is_async: bool) -> Any:
-    """Make a wrapper without function or policy, in a job: recursion refers to it before it is set.
-
-    `rebuild_set` completes it. Both are for `_ship` and `_receive` only.
-    """
-    wrapper: Any = _async_wrapper() if is_async else _sync_wrapper()
-    wrapper.__name__, wrapper.__qualname__ = name, qualname
-    return wrapper
-
-
-def rebuild_set(
-    wrapper: Any, fn: Any, policy: Policy, options: dict[str, Any], is_async: bool
-) -> None:
-    """Complete a wrapper from `rebuild_empty`."""
-    functools.update_wrapper(wrapper, fn)
-    _equip(wrapper, fn, _Site(policy, options, is_async))
+    return describe_function(wrapper.__wrapped__, site.policy, site.options)
 
 
 def _shown(keywords: dict[str, Any]) -> str:

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import agentsbx
-from agentsbx import Policy, PolicyError, Result, sandbox
-from agentsbx._decorator import is_wrapper, rebuild_empty, rebuild_set
+from agentsbx import Policy, PolicyError, Result, _injob, _nested, sandbox
+from agentsbx._decorator import is_wrapper
 
 if TYPE_CHECKING:
     from nowhere import Unknown
@@ -337,31 +338,58 @@ async def test_calls_of_one_loop_run_at_once_and_see_context_variables(runtime: 
     assert await asyncio.gather(f.aio(), f.aio(), f.aio()) == [7, 7, 7]
 
 
-def test_inside_a_job_a_call_runs_here_if_the_sandbox_is_as_strict(runtime: Fake) -> None:
+def inside(monkeypatch: pytest.MonkeyPatch, **keywords: Any) -> None:
+    monkeypatch.setattr(_injob, "is_job", True)
+    monkeypatch.setattr(_injob, "policy", Policy.from_keywords(**keywords))
+    monkeypatch.setattr(_injob, "_raw_policy", msgspec.msgpack.encode(_injob.policy))
+
+
+def test_inside_a_job_a_call_runs_here_if_the_sandbox_is_as_strict(
+    runtime: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @sandbox(timeout="10s")
     def f(x: int) -> int:
         return x and f(x - 1) + 1
 
-    runtime.module.__dict__.update(IN_JOB=True, CURRENT_POLICY=Policy.from_keywords(timeout="5s"))
+    inside(monkeypatch, timeout="5s")
     assert f(3) == 3
     assert f.run(3).value == 3
     assert asyncio.run(f.aio(3)) == 3
     assert not runtime.calls
-    runtime.module.__dict__.update(CURRENT_POLICY=Policy.from_keywords(timeout="50s"))
+    inside(monkeypatch, timeout="50s")
     with pytest.raises(PolicyError, match="timeout 50s, not 10s"):
         f(3)
 
 
-def test_rebuilt_in_a_job() -> None:
-    empty = rebuild_empty("f", "K.f", is_async=False)
-    assert is_wrapper(empty)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_shipped_wrapper_runs_in_the_job(monkeypatch: pytest.MonkeyPatch, is_async: bool) -> None:
+    if is_async:
 
-    def f() -> int:
-        return 1
+        @sandbox(timeout="10s")
+        async def f(x: int) -> int:
+            """Words."""
+            return x
 
-    rebuild_set(empty, f, Policy(), {}, is_async=False)
-    assert empty.__wrapped__ is f
-    assert empty.policy == Policy()
+    else:
+
+        @sandbox(timeout="10s")
+        def f(x: int) -> int:
+            """Words."""
+            return x
+
+    make, args, state, _, _, complete = _nested.reduce(f)
+    there = make(*args)
+    complete(there, state)
+    assert (there.__name__, there.__doc__) == ("f", "Words.")
+    assert inspect.iscoroutinefunction(there) == is_async
+    finish = asyncio.run if is_async else lambda value: value
+    inside(monkeypatch, timeout="50s")
+    with pytest.raises(PolicyError, match="timeout 50s, not 10s"):
+        finish(there(1))
+    inside(monkeypatch, timeout="5s")
+    assert finish(there(1)) == 1
+    assert finish(there.run(1)).value == 1
+    assert asyncio.run(there.aio(1)) == 1
 
 
 def test_import_loads_little_and_all_is_sorted_and_there() -> None:

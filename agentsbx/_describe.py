@@ -1,0 +1,62 @@
+"""`fn.explain()`: what crosses with a function, and what its calls may do, in words."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from agentsbx._explain_policy import explain_policy
+from agentsbx._units import format_bytes
+from agentsbx.errors import SerializationError
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Policy
+
+__all__ = ["describe_function"]
+
+_NO_END = 2**62
+
+
+def describe_function(fn: Any, policy: Policy, options: dict[str, Any]) -> str:
+    """Say what crosses with `fn` (name, type, size) and what its calls may do."""
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    inner = inspect.unwrap(inner)
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    return "\n".join(
+        [
+            f"{name}: each call runs in a fresh, single-use sandbox.",
+            "",
+            explain_policy(policy),
+            "",
+            *_captures(fn, options.get("captures")),
+        ]
+    )
+
+
+def _captures(fn: Any, exact: Any) -> list[str]:
+    from agentsbx import _nested, _ship
+
+    try:
+        snapshot = _ship.take_snapshot(
+            fn,
+            captures=exact,
+            wrapper_reducer=_nested.reduce,
+            warn_bytes=_NO_END,
+            max_bytes=_NO_END,
+        )
+    except SerializationError as error:
+        return [f"A call will fail: {error}"]
+    if not snapshot.captures:
+        return ["Nothing crosses with it but its code and the arguments."]
+    rows = [(c.kind, c.name, c.type, format_bytes(c.size)) for c in snapshot.captures]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "With its code and the arguments cross:",
+        *(
+            "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ),
+    ]

@@ -1,0 +1,113 @@
+"""A sandboxed function as it stands inside a job: it runs right there, or says why not (rule 5.6).
+
+The host ships each wrapper that a function refers to (recursion, other tools) by `reduce`. Job-side
+code here imports nothing: most jobs that hold a wrapper never call it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from agentsbx.result import Result
+
+__all__ = ["complete", "empty", "reduce"]
+
+
+def reduce(wrapper: Any) -> tuple[Any, ...]:
+    """Host: how a wrapper crosses; in two steps, as its function may refer to it."""
+    import msgspec
+
+    site = wrapper.__agentsbx_site__
+    state = (
+        wrapper.__wrapped__,
+        wrapper.__name__,
+        wrapper.__qualname__,
+        wrapper.__module__,
+        wrapper.__doc__,
+        msgspec.msgpack.encode(site.policy),
+    )
+    return empty, (site.is_async,), state, None, None, complete
+
+
+def empty(is_async: bool) -> Any:
+    """Job: make the function that `complete` fills."""
+
+    def nested(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return _permitted(nested)(*args, **kwargs)
+
+    async def anested(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return await _permitted(anested)(*args, **kwargs)
+
+    return anested if is_async else nested
+
+
+def complete(nested: Any, state: tuple[Any, ...]) -> None:
+    """Job: give it its function, its policy and its verbs."""
+    fn, name, qualname, module, doc, policy = state
+    nested.__wrapped__ = nested.local = fn
+    nested.__name__, nested.__qualname__ = name, qualname
+    nested.__module__, nested.__doc__ = module, doc
+    nested.__agentsbx_policy__ = policy
+    is_async = nested.__code__.co_flags & 0x80  # CO_COROUTINE
+
+    def run(*args: Any, **kwargs: Any) -> Result:
+        from agentsbx.result import Result
+
+        job = _permitted(nested)
+        try:
+            return Result(value=job(*args, **kwargs))
+        except Exception as error:
+            return Result(error=error)
+
+    async def arun(*args: Any, **kwargs: Any) -> Result:
+        from agentsbx.result import Result
+
+        job = _permitted(nested)
+        try:
+            return Result(value=await job(*args, **kwargs) if is_async else job(*args, **kwargs))
+        except Exception as error:
+            return Result(error=error)
+
+    async def aio(*args: Any, **kwargs: Any) -> Any:
+        job = _permitted(nested)
+        return await job(*args, **kwargs) if is_async else job(*args, **kwargs)
+
+    nested.run = arun if is_async else run
+    nested.aio = aio
+    if not is_async:
+        run.aio = arun  # type: ignore[attr-defined]
+
+
+def _permitted(nested: Any) -> Any:
+    """Return the function, if this sandbox is at least as strict as its policy."""
+    fn = nested.__wrapped__
+    policy = nested.__agentsbx_policy__
+    if policy is None:
+        return fn  # compared before
+    from agentsbx import _injob
+
+    if policy != _injob._raw_policy:
+        import msgspec
+
+        from agentsbx.policy import Policy
+
+        check(_injob.current_policy(), msgspec.msgpack.decode(policy, type=Policy), nested)
+    nested.__agentsbx_policy__ = None
+    return fn
+
+
+def check(current: Any, own: Any, fn: Any) -> None:
+    """Raise `PolicyError` that names what `current` allows and the policy `own` of `fn` denies."""
+    wider = current.differences(own)
+    if wider:
+        from agentsbx.errors import PolicyError
+
+        raise PolicyError(
+            f"{fn.__qualname__} is sandboxed too, and the sandbox that calls it allows what its "
+            f"own policy denies: {'; '.join(wider)}",
+            hint="give the caller a policy no wider than that, or call both from the host",
+        )

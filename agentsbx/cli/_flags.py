@@ -1,0 +1,134 @@
+"""Policy keywords as flags (`--read PATH`, `--memory 512MB` ...).
+
+Not argparse: importing it costs more than all the rest of `agentsbx run`, and what stands after
+`--` or after the first plain word must be left alone.
+"""
+
+from __future__ import annotations
+
+from agentsbx.cli import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from agentsbx.policy import Policy
+
+__all__ = ["FLAG_HELP", "parse_flags", "policy_of"]
+
+_LISTS = {
+    "read": ("PATH", "file or folder that can be read"),
+    "write": ("PATH", "file or folder that can be changed"),
+    "env": ("NAME[=VALUE]", "variable that is granted, or set"),
+    "net": ("HOST:PORT", "peer that can be reached"),
+    "syscalls": ("NAME", "system call allowed besides the profile's"),
+    "preload": ("MODULE", "installed module to import before the call"),
+}
+_WORDS = {
+    "memory": ("SIZE", "of the whole process tree (512MB)"),
+    "timeout": ("TIME", "wall clock (30s)"),
+    "cpu-time": ("TIME", "CPU time of the tree"),
+    "cpus": ("N", "CPUs at once; 0.5 is half of one"),
+    "processes": ("N", "processes and threads together (64)"),
+    "open-files": ("N", "open files per process (256)"),
+    "file-size": ("SIZE", "largest file that can be written (256MB)"),
+    "disk": ("SIZE", "private home and temporary folder (256MB)"),
+    "inodes": ("N", "files in private storage (16384)"),
+    "output": ("SIZE", "captured output, each stream (8MiB)"),
+    "result": ("SIZE", "structure of the result (64MiB)"),
+    "buffers": ("SIZE", "large buffers of the result (1GiB)"),
+    "profile": ("NAME", "python, strict or build"),
+    "on-missing": ("WORD", "error, or weaken where this machine cannot enforce something"),
+}
+_FLAGS = {
+    "strict": "demand a cgroup for every limit",
+    "fresh": "a new interpreter for every call",
+}
+FLAG_HELP = "\n".join(
+    [
+        "  --policy P             policy file (with / or .toml) or preset",
+        *(f"  {f'--{n} {m}':<22} {h}; repeatable" for n, (m, h) in _LISTS.items()),
+        *(f"  {f'--{n} {m}':<22} {h}" for n, (m, h) in _WORDS.items()),
+        *(f"  {f'--{n}':<22} {h}" for n, h in _FLAGS.items()),
+    ]
+)
+
+
+def parse_flags(
+    argv: list[str], usage: str, more: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[str]] | None:
+    """Split `argv` into keywords and the words after them; None after `--help`.
+
+    `more` names further flags with a value. Flags end at `--` or at the first plain word.
+    """
+    found: dict[str, Any] = {}
+    i = 0
+    while i < len(argv):
+        word = argv[i]
+        i += 1
+        if word == "--":
+            return found, argv[i:]
+        if word in ("-h", "--help"):
+            print(usage)
+            return None
+        if not word.startswith("--"):
+            if word.startswith("-") and len(word) > 1:
+                raise UsageError(f"unknown option {word}; flags of a command stand after --")
+            return found, argv[i - 1 :]
+        name, equals, value = word[2:].partition("=")
+        if name in _FLAGS:
+            if equals:
+                raise UsageError(f"--{name} takes no value")
+            found[name] = True
+            continue
+        if name not in _LISTS and name not in _WORDS and name not in ("policy", *more):
+            raise UsageError(f"unknown option --{name}{_close(name, more)}")
+        if not equals:
+            if i == len(argv):
+                raise UsageError(f"--{name} needs a value")
+            value = argv[i]
+            i += 1
+        key = name.replace("-", "_")
+        if name in _LISTS:
+            found.setdefault(key, []).append(value)
+        elif key in found:
+            raise UsageError(f"--{name} is given twice")
+        else:
+            found[key] = value
+    return found, []
+
+
+def policy_of(keywords: dict[str, Any]) -> Policy:
+    """Return the policy that `--policy` and the other flags name together."""
+    from agentsbx.policy import Policy
+
+    target = keywords.pop("policy", None)
+    for key in ("cpus", "processes", "open_files", "inodes"):
+        if key in keywords:
+            keywords[key] = _number(keywords[key])
+    if target is None:
+        return Policy.from_keywords(**keywords)
+    if "/" in target or target.endswith(".toml"):
+        policy = Policy.from_file(target)
+    else:
+        from agentsbx.presets import preset
+
+        policy = preset(target)
+    return policy.extend(**keywords) if keywords else policy
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _close(name: str, more: tuple[str, ...]) -> str:
+    import difflib
+
+    known = [*_LISTS, *_WORDS, *_FLAGS, "policy", *more]
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean --{close[0]}?" if close else ""

@@ -1,0 +1,144 @@
+"""`agentsbx run [flags] -- command args`: the command as if started here, but in a sandbox.
+
+stdin, stdout and stderr are handed through as they are. The exit code is the command's, 128 + n
+if signal n ended it, 124 after a timeout, 126 or 127 if it could not be started, 125 for what is
+ours. The tree dies with this process, on SIGTERM and SIGHUP, and when this process's parent dies.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+
+from agentsbx.cli import OURS, UsageError, complain
+from agentsbx.cli._flags import FLAG_HELP, parse_flags, policy_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, NoReturn
+
+    from agentsbx.result import Result
+
+__all__ = ["main"]
+
+USAGE = f"""usage: agentsbx run [flags] [--] command [args]
+
+Run a command in a fresh sandbox that dies with it.
+
+{FLAG_HELP}
+  --cwd PATH             working directory inside (default: the present one)
+
+Exit code: the command's; 128+n: ended by signal n; 124: timeout; 126, 127: could not be started;
+125: agentsbx itself failed."""
+
+TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND = 124, 126, 127
+
+
+class _Ended(BaseException):
+    """A signal asked us to end: unwinds through the running call, which kills its tree."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; see the module."""
+    gc.disable()  # a short life: collecting costs more than it frees
+    parsed = parse_flags(argv, USAGE, more=("cwd",))
+    if parsed is None:
+        return 0
+    keywords, command = parsed
+    if not command:
+        raise UsageError("run needs a command: agentsbx run [flags] -- command args")
+    cwd = keywords.pop("cwd", None)
+    policy = policy_of(keywords)
+    _die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _on_signal)
+    from agentsbx._calls import runtime
+
+    try:
+        result = _run(runtime(), command, policy, cwd)
+    except _Ended as ended:
+        _die_of(ended.number)
+    except KeyboardInterrupt:
+        _die_of(signal.SIGINT)
+    return _exit_code(result, command)
+
+
+def _run(running: Any, command: list[str], policy: Any, cwd: str | None) -> Result:
+    cancel = running.Cancel()
+    try:
+        result: Result = running.run_command(
+            command, policy=policy, cwd=cwd, stdin=0, stdout=1, stderr=2, cancel=cancel
+        )
+    except BaseException:
+        cancel.cancel()
+        running.shutdown()
+        raise
+    return result
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Ended(number)
+
+
+def _die_of(number: int) -> NoReturn:
+    """End as the signal would have ended us, so that the caller sees it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def _die_with_parent() -> None:
+    """End at once when our parent ends; the supervisor then ends the tree.
+
+    By a pidfd, not PDEATHSIG: that one fires when the *thread* that started us ends.
+    """
+    import _thread
+
+    parent = os.getppid()
+    if parent <= 1:
+        return
+    try:
+        fd = os.pidfd_open(parent)
+    except OSError:
+        fd = -1
+    if fd < 0 or os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch() -> None:
+        import select
+
+        select.select([fd], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    _thread.start_new_thread(watch, ())
+
+
+def _exit_code(result: Result, command: list[str]) -> int:
+    exit_ = result.exit
+    error = result.error
+    if exit_.cause == "timeout":
+        complain(str(error) if error is not None else "timed out")
+        return TIMED_OUT
+    if error is not None and getattr(error, "stage", None) == "exec":
+        import errno
+
+        number = getattr(error, "errno", None) or errno.ENOENT
+        complain(f"{command[0]}: {os.strerror(number)}")
+        return NOT_FOUND if number == errno.ENOENT else NOT_EXECUTABLE
+    for violation in result.violations:
+        complain(violation.message)
+    if error is not None and exit_.cause != "exited":
+        complain(str(error))
+    if exit_.signal is not None:
+        return 128 + exit_.signal
+    if exit_.code is not None:
+        return exit_.code
+    if error is not None:
+        complain(str(error))
+    return OURS
