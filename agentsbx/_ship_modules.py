@@ -1,0 +1,318 @@
+"""What is a library and what is project code; which names code refers to; where modules lie.
+
+Rule 1.2: a library is what lies in the standard library or in site-packages and travels by
+reference. All else is project code and travels by value, editable installs too.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import os
+import site
+import sys
+import sysconfig
+import types
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "Chain",
+    "Found",
+    "find_module",
+    "is_by_reference",
+    "is_library_module",
+    "is_module_name",
+    "library_object_names",
+    "loaded_project_modules",
+    "module_of_globals",
+    "references",
+]
+
+# Attribute chains that hang on a global name: `a.b.c` and `a.d` give {"b": {"c": {}}, "d": {}}.
+Chain = dict[str, Any]
+
+_MAX_NAME = 255
+_MAX_DEPTH = 16
+_PACKAGE_DIRS = ("site-packages", "dist-packages")
+_OWN = __name__.partition(".")[0]
+
+
+@functools.cache
+def _fixed_dirs() -> frozenset[str]:
+    paths = sysconfig.get_paths()
+    found = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found += site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        found.append(site.getusersitepackages())
+    return frozenset(_both_forms(found))
+
+
+def _both_forms(paths: Iterable[str]) -> set[str]:
+    return {form for path in paths for form in (os.path.abspath(path), os.path.realpath(path))}
+
+
+@functools.lru_cache(4096)
+def _dir_is_library(directory: str, extra: frozenset[str]) -> bool:
+    for form in (os.path.abspath(directory), os.path.realpath(directory)):
+        for library in (*_fixed_dirs(), *extra):
+            if form == library or form.startswith(library + os.sep):
+                return True
+    return False
+
+
+def _is_library_path(path: str) -> bool:
+    extra = frozenset(
+        entry
+        for entry in sys.path
+        if isinstance(entry, str) and os.path.basename(entry.rstrip(os.sep)) in _PACKAGE_DIRS
+    )
+    return _dir_is_library(os.path.dirname(path), extra)
+
+
+_known: weakref.WeakKeyDictionary[types.ModuleType, bool] = weakref.WeakKeyDictionary()
+
+
+def is_library_module(module: types.ModuleType) -> bool:
+    """Whether a loaded module travels by reference.
+
+    >>> import json, types
+    >>> is_library_module(json), is_library_module(types.ModuleType("notebook"))
+    (True, False)
+    """
+    known = _known.get(module)
+    if known is None:
+        known = _known[module] = _classify(module)
+    return known
+
+
+def _classify(module: types.ModuleType) -> bool:
+    names = vars(module)
+    name = str(names.get("__name__") or "")
+    top = name.partition(".")[0]
+    if top == _OWN or name in sys.builtin_module_names:
+        return True
+    spec = names.get("__spec__")
+    origin = names.get("__file__") or getattr(spec, "origin", None)
+    if isinstance(origin, str):
+        if origin in ("built-in", "frozen"):
+            return True
+        return _is_library_path(origin)
+    path = list(names.get("__path__") or ())
+    if path:
+        return all(_is_library_path(os.path.join(str(entry), "")) for entry in path)
+    # Modules that a library makes itself (`six.moves`) follow the package they belong to.
+    parent = sys.modules.get(top)
+    if top != name and isinstance(parent, types.ModuleType):
+        return is_library_module(parent)
+    return False
+
+
+def loaded_project_modules() -> tuple[str, ...]:
+    """Return the names of the project modules that this process has loaded, in order of loading."""
+    return tuple(
+        name
+        for name, module in list(sys.modules.items())
+        if isinstance(module, types.ModuleType)
+        and name != "__main__"
+        and not is_library_module(module)
+    )
+
+
+def module_of_globals(names: dict[str, Any]) -> types.ModuleType | None:
+    """Return the loaded module whose namespace `names` is."""
+    module = sys.modules.get(names.get("__name__", ""))
+    if isinstance(module, types.ModuleType) and vars(module) is names:
+        return module
+    return None
+
+
+def is_by_reference(obj: Any) -> bool:
+    """Whether a class or function is a library's and found there by its name."""
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    if not isinstance(name, str) or not isinstance(module, types.ModuleType):
+        return False
+    if not is_library_module(module):
+        return False
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            return False
+    return found is obj
+
+
+_ATOMS = (int, str, float, bytes, bool, type(None), tuple, frozenset, complex)
+_CALLED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+
+
+def library_object_names(module_name: str) -> dict[int, str]:
+    """Return the objects of a library module that are to be found by name: id to name.
+
+    Sentinels (`dataclasses.MISSING`) must stay one object; `os.environ` and `random`'s state must be
+    the job's own and not a copy of the host's.
+    """
+    module = sys.modules.get(module_name)
+    if not isinstance(module, types.ModuleType) or not is_library_module(module):
+        return {}
+    return {
+        id(value): name
+        for name, value in list(vars(module).items())
+        if getattr(type(value), "__module__", None) == module_name
+        and not isinstance(value, _CALLED)
+        and not isinstance(value, _ATOMS)
+    }
+
+
+# -- names in code --------------------------------------------------------------------------------
+
+_OP = dis.opmap
+_READ = {_OP[name] for name in ("LOAD_GLOBAL", "LOAD_NAME") if name in _OP}
+_LOAD_GLOBAL = _OP["LOAD_GLOBAL"]
+_LOAD_ATTR = _OP["LOAD_ATTR"]
+_LOAD_METHOD = _OP.get("LOAD_METHOD", -1)
+_STORE_NAME = _OP["STORE_NAME"]
+_EXTENDED = _OP["EXTENDED_ARG"]
+_CACHE = _OP.get("CACHE", -1)
+# Since 3.11 the lowest bit of LOAD_GLOBAL says "push NULL"; since 3.12 that of LOAD_ATTR "method".
+_ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
+
+_references: dict[int, tuple[types.CodeType, dict[str, Chain]]] = {}
+
+
+def references(code: types.CodeType) -> dict[str, Chain]:
+    """Return the global names that code (and code in it) reads, with the attributes read off them.
+
+    >>> references((lambda: os.path.join(x.y, "a")).__code__)
+    {'os': {'path': {'join': {}}}, 'x': {'y': {}}}
+    """
+    cached = _references.get(id(code))
+    if cached is not None and cached[0] is code:
+        return cached[1]
+    found: dict[str, Chain] = {}
+    _collect(code, found)
+    if len(_references) >= 4096:
+        _references.clear()
+    _references[id(code)] = (code, found)
+    return found
+
+
+def _collect(code: types.CodeType, found: dict[str, Chain]) -> None:
+    raw = code.co_code
+    names = code.co_names
+    local: set[str] = set()
+    chain: Chain | None = None
+    high = 0
+    for at in range(0, len(raw), 2):
+        op, arg = raw[at], raw[at + 1] | high
+        if op == _CACHE:
+            continue
+        if op == _EXTENDED:
+            high = arg << 8
+            continue
+        high = 0
+        if op in _READ:
+            name = names[arg >> 1 if op == _LOAD_GLOBAL else arg]
+            chain = None if name in local else found.setdefault(name, {})
+        elif chain is not None and op in (_LOAD_ATTR, _LOAD_METHOD):
+            shift = _ATTR_SHIFT if op == _LOAD_ATTR else 0
+            chain = chain.setdefault(names[arg >> shift], {})
+        else:
+            chain = None
+            if op == _STORE_NAME:
+                local.add(names[arg])
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _collect(constant, found)
+
+
+# -- modules that the host has not loaded ---------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """Where a module lies: `kind` is "source", "package" (no body), "library", "other" or ""."""
+
+    kind: str
+    file: str | None = None
+    path: tuple[str, ...] | None = None
+    source: bytes = b""
+
+
+def is_module_name(name: str) -> bool:
+    """Whether `name` (sent by a job) is a plain dotted name of bounded length."""
+    return (
+        0 < len(name) <= _MAX_NAME
+        and name.count(".") < _MAX_DEPTH
+        and all(part.isidentifier() for part in name.split("."))
+    )
+
+
+def _spec_of(name: str) -> Any:
+    """Find a module by the host's own finders without running any module's body."""
+    parent, _, _ = name.rpartition(".")
+    path: list[str] | None = None
+    if parent:
+        loaded = sys.modules.get(parent)
+        if loaded is not None:
+            found = getattr(loaded, "__path__", None)
+        else:
+            spec = _spec_of(parent)
+            found = None if spec is None else spec.submodule_search_locations
+        if found is None:
+            return None
+        path = list(found)
+    for finder in list(sys.meta_path):
+        look = getattr(finder, "find_spec", None)
+        spec = look(name, path, None) if look is not None else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def find_module(name: str, *, max_bytes: int) -> Found:
+    """Return source and place of a project module that the host has not loaded."""
+    try:
+        spec = _spec_of(name)
+    except (ImportError, AttributeError, TypeError, ValueError, OSError):
+        return Found("")
+    if spec is None:
+        return Found("")
+    path = spec.submodule_search_locations
+    origin: Any = spec.origin
+    inner = (
+        None if path is None else tuple(p for p in path if _is_library_path(os.path.join(p, "")))
+    )
+    if spec.loader is None or not getattr(spec, "has_location", False):
+        if path is None or origin in ("built-in", "frozen"):
+            return Found("library" if origin in ("built-in", "frozen") else "other")
+        if len(inner or ()) == len(list(path)):
+            return Found("library")
+        return Found("package", None, inner)
+    if not isinstance(origin, str) or name.partition(".")[0] == _OWN or _is_library_path(origin):
+        return Found("library")
+    if not origin.endswith(".py"):
+        return Found("other", origin)
+    if os.path.getsize(origin) > max_bytes:
+        return Found("large", origin)
+    with open(origin, "rb") as file:
+        source = file.read(max_bytes + 1)
+    return Found("source", origin, inner, source)
+
+
+def stand_in_meta(module: types.ModuleType) -> tuple[Any, ...]:
+    """Return what a stand-in shows of itself: file, documentation, package, path.
+
+    Of the path only library directories stay: project directories would let the job's own finder
+    run bodies again that the host has run.
+    """
+    names: Mapping[str, Any] = vars(module)
+    path: tuple[str, ...] | None = None
+    if "__path__" in names:
+        path = tuple(
+            str(p) for p in names["__path__"] if _is_library_path(os.path.join(str(p), ""))
+        )
+    return names.get("__file__"), names.get("__doc__"), names.get("__package__"), path
