@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentsbx._explain_limits import explain_exit, explain_limit, explain_thread, limit_table
+from agentsbx._explain_policy import explain_function, explain_policy
 from agentsbx._explain_syscalls import explain_denied_syscall
 from agentsbx._explain_words import limit_violation, more, path_rule, quote, say, violation
 from agentsbx._policy_rules import allows, is_below
@@ -28,10 +29,12 @@ __all__ = [
     "Context",
     "explain_denied_syscall",
     "explain_exit",
+    "explain_function",
     "explain_keyerror",
     "explain_limit",
     "explain_oserror",
     "explain_permission",
+    "explain_policy",
     "explain_thread",
     "limit_table",
 ]

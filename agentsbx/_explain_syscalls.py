@@ -40,7 +40,9 @@ def explain_denied_syscall(
         return _socket(name, args, count)
     known, reason, rule = _look_up(nr, name, args, group)
     shown = known or f"number {nr}"
-    what = f"the system call {shown.removeprefix('syscall ')} is denied by the filter" + (f" ({reason})" if reason else "")
+    what = f"the system call {shown.removeprefix('syscall ')} is denied by the filter" + (
+        f" ({reason})" if reason else ""
+    )
     todo = None if rule else _NO_RULE
     return violation(
         "syscall", shown, "seccomp", what, rule=rule, todo=todo, syscall=shown, count=count

@@ -33,7 +33,6 @@ __all__ = [
 
 SITE_KEYWORDS = frozenset({"captures", "raises", "seed", "name"})
 OUTPUT_WORDS = frozenset({"forward", "stderr", "capture", "discard"})
-_MIB = 2**20
 
 
 def _bounded(parse: Callable[[str, object], int], why: str) -> Callable[[str, object], int]:
@@ -58,7 +57,7 @@ _HELD = "the host holds it in memory, so it needs a bound"
 _PRIVATE = "private storage is memory, so it needs a bound"
 
 LIMITS: dict[str, Callable[[str, object], float]] = {
-    "memory": _bytes(_MIB),
+    "memory": _bytes(10**6),
     "cpu_time": _units.parse_duration,
     "cpus": _units.parse_share,
     "timeout": _units.parse_duration,

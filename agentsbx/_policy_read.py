@@ -123,7 +123,7 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
         raise PolicyError(
             f"no valid TOML: {message[: place.start()] if place else message}",
             file=path,
-            line=int(place[1]) if place else None,
+            line=int(place[1]) if place else text.count("\n") + 1,
             column=int(place[2]) if place else None,
         ) from None
 

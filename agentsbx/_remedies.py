@@ -108,12 +108,12 @@ REMEDIES: dict[tuple[Stage, int], Remedy] = {
         "user maps",
     ),
     (Stage.IDMAP, EACCES): Remedy(
-        "AppArmor took the capabilities of the new user namespace", _USERNS_OFF, "user maps"
+        "AppArmor restricts the new user namespace", _USERNS_OFF, "user maps"
     ),
     (Stage.NAMESPACES, EPERM): Remedy(
         "a container runtime or LSM refuses new namespaces",
-        "allow them for this container (docker: --security-opt seccomp=unconfined or a profile "
-        "that allows unshare), or on Ubuntu install the AppArmor profile that doctor prints",
+        "let the container's seccomp profile allow unshare; "
+        "on Ubuntu install the AppArmor profile that doctor prints",
         "namespaces",
     ),
     (Stage.NAMESPACES, ENOSPC): Remedy(

@@ -399,10 +399,11 @@ def unavailable(
     of = f" ({object})" if object else ""
     answer = os.strerror(record.errno) if record.errno else "no reason given"
     why, todo, missing = remedy(stage, record.errno)
-    message = f"cannot enforce the policy here: {doing}{of} failed: {answer}"
-    if why:
-        message += f" ({why})"
-    details = f"stage {record.where}, op {record.op}, errno {record.errno}, detail {record.detail}"
+    message = f"cannot sandbox here: {doing}{of} failed: {why or answer}"
+    details = (
+        f"stage {record.where}, op {record.op}, errno {record.errno} ({answer}), "
+        f"detail {record.detail}"
+    )
     return SandboxUnavailable(
         message,
         missing=[missing or record.where],

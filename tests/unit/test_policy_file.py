@@ -1,0 +1,219 @@
+"""Policy files: places of errors, extends, widen, and writing back."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentsbx._policy_read import find_line
+from agentsbx.errors import PolicyError
+from agentsbx.policy import Grant, Policy
+
+
+def write(folder: pathlib.Path, text: str, name: str = "p.toml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+FULL = """\
+# a comment
+extends = "strict"
+read = ["data", { path = "link", follow = true }]
+write = "out"
+env = ["LANG"]
+net = ["api.example.com:443"]
+widen = ["timeout"]
+strict = true
+
+[limits]
+memory = "1GiB"
+timeout = 10
+cpu_time = "unlimited"
+"""
+
+
+def test_a_whole_file(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_file(write(tmp_path, FULL))
+    here = str(tmp_path)
+    assert policy.read == (Grant(f"{here}/data"), Grant(f"{here}/link", follow=True))
+    assert policy.write == (Grant(f"{here}/out"),)
+    assert (policy.env, policy.net) == (("LANG",), ("api.example.com:443",))
+    assert (policy.limits.memory, policy.limits.timeout) == (2**30, 10.0)
+    assert policy.limits.processes == 16  # of the preset
+    assert (policy.profile, policy.strict_limits, policy.extends) == ("strict", True, "strict")
+    assert (policy.widen, policy.origin) == (("timeout",), f"{here}/p.toml")
+    assert Policy.from_file(tmp_path / "p.toml", base="/srv").write == (Grant("/srv/out"),)
+
+
+def test_json_means_the_same(tmp_path: pathlib.Path) -> None:
+    text = '{"read": "data", "env": {"MODE": "x"}, "limits": {"memory": "1GB"}}'
+    policy = Policy.from_file(write(tmp_path, text, "p.json"))
+    assert policy.limits.memory == 10**9
+    assert policy.env == ("MODE=x",)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("\n\nraed = []\n", 3, "did you mean 'read'?"),
+        ("[limits]\n\nmemory = 512\n", 3, 'did you mean "512MB"?'),
+        ("[limits]\nmemroy = '1GB'\n", 2, "did you mean 'memory'?"),
+        ("[limits]\ncpu = 1\n", 2, "cpus="),
+        ("limits.timeout = 'soon'\n", 1, "not a number with a unit"),
+        ("limits = { timeout = 'soon' }\n", 1, "not a number with a unit"),
+        ("a = 1\nread = [\n'/x',\n]\n", 1, "unknown key 'a'"),
+        ("memory = '1GB'\n", 1, "below [limits]"),
+        ("captures = []\n", 1, "option of the call"),
+        ("limits = 3\n", 1, "limits is a table"),
+        ("\nread = ['/x']\nwrite = ['/x']\n", 3, "stands in read= and in write="),
+        ("net = true\n", 1, "not a rule"),
+        ("\nextends = 'srict'\n", 2, "did you mean 'strict'?"),
+        ("extends = 3\n", 1, "not a name or a file"),
+        ("widen = ['tmeout']\n", 1, "did you mean 'timeout'?"),
+        ("read = [\n", 1, "no valid TOML"),
+        ("x = 1\nx = 2\n", 2, "no valid TOML"),
+        ("[env]\nPORT = 1\n", 1, '"PORT": "1"'),
+    ],
+)
+def test_errors_name_file_line_and_hint(
+    tmp_path: pathlib.Path, text: str, line: int, words: str
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(PolicyError) as caught:
+        Policy.from_file(path)
+    error = caught.value
+    assert words in str(error)
+    assert error.file == path
+    if "no valid TOML" not in words:
+        assert error.line == line
+        assert str(error).startswith(f"{path}:{line}: ")
+    else:
+        assert error.line is not None
+
+
+def test_unreadable_files(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(PolicyError, match="No such file"):
+        Policy.from_file(tmp_path / "absent.toml")
+    (tmp_path / "latin.toml").write_bytes(b"# ok\nread = '\xff'\n")
+    with pytest.raises(PolicyError, match=r"latin.toml:2: .*not UTF-8"):
+        Policy.from_file(tmp_path / "latin.toml")
+    write(tmp_path, "# " + "x" * 2**20, "big.toml")
+    with pytest.raises(PolicyError, match="1 MiB"):
+        Policy.from_file(tmp_path / "big.toml")
+    for text in ("[1]", "{", "nul"):
+        with pytest.raises(PolicyError, match=r"p.json"):
+            Policy.from_file(write(tmp_path, text, "p.json"))
+
+
+def test_extends_adds_to_lists_and_replaces_values(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "base").mkdir()
+    write(
+        tmp_path / "base",
+        "read = ['r', 'x']\nwrite = 'w'\nenv = ['A', 'M=1']\n[limits]\nmemory='1GB'\ntimeout=1\n",
+    )
+    path = write(
+        tmp_path,
+        "extends = 'base/p.toml'\nread = 'base/w'\nwrite = 'base/x'\nenv = ['B', 'M=2']\n"
+        "[limits]\ntimeout = 2\n",
+    )
+    policy = Policy.from_file(path)
+    base = f"{tmp_path}/base"
+    assert [g.path for g in policy.read] == [f"{base}/r", f"{base}/w"]
+    assert [g.path for g in policy.write] == [f"{base}/x"]
+    assert policy.env == ("A", "B", "M=2")
+    assert (policy.limits.memory, policy.limits.timeout) == (10**9, 2.0)
+
+
+def test_an_error_in_the_extended_file_names_that_file(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, "\nraed = 1\n", "base.toml")
+    with pytest.raises(PolicyError, match=r"base.toml:2: unknown key 'raed'"):
+        Policy.from_file(write(tmp_path, "extends = './base.toml'\n"))
+
+
+def test_extends_in_a_circle_ends(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, "extends = './b.toml'\n", "a.toml")
+    write(tmp_path, "extends = './a.toml'\n", "b.toml")
+    with pytest.raises(PolicyError, match="back to itself"):
+        Policy.from_file(tmp_path / "a.toml")
+
+
+def test_code_widens_a_file_only_where_it_says_so(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_file(write(tmp_path, FULL))
+    assert policy.extend(timeout="5s", memory="1MB").limits.timeout == 5
+    assert policy.extend(timeout="10m").limits.timeout == 600
+    with pytest.raises(PolicyError, match=r'more than p\.toml: memory 2GB.*widen = \["memory"\]'):
+        policy.extend(memory="2GB")
+    with pytest.raises(PolicyError, match=r"read /srv"):
+        policy.extend(read=["/srv"])
+    with pytest.raises(PolicyError, match="timeout"):
+        policy.narrow(timeout="10m")
+
+
+def test_code_cannot_set_the_files_own_words(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_file(write(tmp_path, FULL))
+    for word in ("widen", "origin", "extends", "limits"):
+        with pytest.raises(PolicyError, match="unknown keyword"):
+            policy.extend(**{word: "*"})
+
+
+def test_mapping_is_made_in_code(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_mapping({"read": "data", "limits": {"timeout": 1}}, base="/srv")
+    assert policy.read == (Grant("/srv/data"),)
+    assert policy.extend(timeout=2).limits.timeout == 2
+
+
+def test_written_policy_reads_back(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_keywords(
+        read=['/srv/ü"\\\n', Grant("/srv/l", follow=True)],
+        write=Grant("/srv/w", code=True),
+        env={"A": None, "M": "x=\x7f"},
+        net=["*.b.c:1-2"],
+        syscalls="mlock",
+        preload="numpy",
+        strict=True,
+        reveal=False,
+        on_violation="record",
+        cpus=0.5,
+        cpu_time="1.5s",
+        memory=1234567,
+        processes="unlimited",
+    )
+    back = Policy.from_file(write(tmp_path, policy.to_toml()))
+    assert not back.differences(policy)
+    assert not policy.differences(back)
+    assert back.to_toml() == policy.to_toml()
+    assert back.limits == policy.limits
+    assert (back.read, back.write, back.env) == (policy.read, policy.write, policy.env)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_policy_or_a_policy_error(text: str) -> None:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
+        file.write(text.replace("\ud800", ""))
+        file.flush()
+        try:
+            Policy.from_file(file.name)
+        except PolicyError as error:
+            wrong = error.file
+        else:
+            wrong = file.name
+    assert wrong == file.name
+
+
+def test_lines_of_keys() -> None:
+    text = 'a = 1\n"b" = 2\n[limits]\n memory = 1\n[ x . "y" ]\nz = 3\n[env]\nM = 1\nl.q = 2\n'
+    assert find_line(text, "a") == 1
+    assert find_line(text, "b") == 2
+    assert find_line(text, "limits.memory") == 4
+    assert find_line(text, "limits") == 3
+    assert find_line(text, "x.y.z") == 6
+    assert find_line(text, "env") == 7
+    assert find_line(text, "env.l.q") == 9
+    assert find_line(text, "nothing") is None
+    assert find_line(text, "") is None
