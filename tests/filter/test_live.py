@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import filter_live
 import pytest
 from filter_bpf import Meaning
 
@@ -106,3 +111,53 @@ def test_kernel_accepts_every_profile(profile: str, notify: bool, tmp_path: Path
     path = tmp_path / "filter"
     path.write_bytes(_filter.build_filter(profile, notify=notify, memfd_noexec_seal=True))
     assert _calls(path, [(4095, [])]) == [-33]
+
+
+NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
+
+
+def _child_with_listener(bpf: bytes, channel: socket.socket) -> None:
+    """Load the filter with a listener, send that away, make denied calls, tell the answers."""
+    program = filter_live.Program(len(bpf) // 8, bpf)
+    filter_live.libc.prctl(38, 1, 0, 0, 0)
+    nr = ctypes.c_long(filter_live.SECCOMP_NR[os.uname().machine])
+    listener = filter_live.libc.syscall(nr, 1, 8, ctypes.byref(program))
+    socket.send_fds(channel, [b"L"], [listener])
+    os.close(listener)
+    numbers = Meaning(_filter.native_arch()).numbers
+    answers = [
+        filter_live.call(numbers["socket"], 2, 1, 0),
+        filter_live.call(numbers["unshare"], 0x10000000),
+        filter_live.call(numbers["getppid"]) > 0,
+    ]
+    channel.send(json.dumps(answers).encode())
+
+
+def test_listener_hears_number_and_arguments_of_a_denied_call() -> None:
+    bpf = _filter.build_filter("python", notify=True)
+    here, there = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            _child_with_listener(bpf, there)
+        finally:
+            os._exit(0)
+    there.close()
+    here.settimeout(20)
+    _, (listener,), _, _ = socket.recv_fds(here, 1, 1)
+    heard = []
+    for error in (errno.EAFNOSUPPORT, errno.EPERM):
+        record = bytearray(80)
+        fcntl.ioctl(listener, NOTIF_RECV, record)
+        cookie, _pid, _flags, nr, arch, _ip, *args = struct.unpack("=QIIiIQ6Q", record)
+        heard.append((_filter.explain_syscall(nr)[:2], args[0], arch))
+        fcntl.ioctl(listener, NOTIF_SEND, struct.pack("=QqiI", cookie, 0, -error, 0))
+    arch = _filter.AUDIT_ARCH[_filter.native_arch()]
+    assert heard == [
+        (("socket", "socket"), 2, arch),
+        (("unshare", "namespace"), 0x10000000, arch),
+    ]
+    assert json.loads(here.recv(1000)) == [-errno.EAFNOSUPPORT, -errno.EPERM, True]
+    os.waitpid(child, 0)
+    os.close(listener)
+    here.close()
