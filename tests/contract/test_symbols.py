@@ -18,7 +18,8 @@ mount umount2 unshare setns sethostname sigprocmask sigaction signal sigemptyset
 sigaddset setsid getpid getppid getuid getgid kill prctl setrlimit getrlimit prlimit64 setrlimit64
 getrlimit64 sendmsg recvmsg send recv poll ppoll waitpid wait4 waitid execve execveat _exit fork
 pidfd_open clock_gettime nanosleep clock_nanosleep getrandom umask fork pipe2 socketpair
-memfd_create ftruncate open64 openat64 fstat64 fstatat64 pread64 pwrite64 lseek64 ftruncate64 fcntl64
+memfd_create ftruncate open64 openat64 fstat64 fstatat64 pread64 pwrite64 lseek64 ftruncate64
+fcntl64
 """.split()
 MEMORY = """
 memcpy memmove memset memcmp memchr strlen strnlen strchr strrchr strcmp strncmp stpcpy strcpy
