@@ -1,0 +1,37 @@
+"""Every technique works without the sandbox and fails in it, as a function and as a command."""
+
+from __future__ import annotations
+
+import pytest
+
+from escape import harness
+
+CASES = [(technique, route) for technique in harness.techniques() for route in technique.routes]
+IDS = [f"{technique.name}[{route}]" if route else technique.name for technique, route in CASES]
+every_technique = pytest.mark.parametrize(("technique", "route"), CASES, ids=IDS)
+
+
+@every_technique
+def test_works_unconfined(technique: harness.Technique, route: str, canary: dict[str, str]) -> None:
+    outcome = harness.unconfined(technique, canary | {"route": route})
+    assert outcome.broken is None, outcome.broken
+    reason = technique.needs.get(route)
+    if outcome.success is None and reason is not None:
+        pytest.skip(f"machine lacks: {reason} ({outcome.stopped_by})")
+    assert outcome.success, f"proves nothing: {outcome}"
+
+
+@every_technique
+def test_fails_in_sandbox(technique: harness.Technique, route: str, canary: dict[str, str]) -> None:
+    outcome = harness.sandboxed(technique, canary | {"route": route})
+    assert outcome.success is None, outcome
+    assert outcome.broken is None, outcome.broken
+    assert outcome.stopped_by
+
+
+@every_technique
+def test_fails_in_command(technique: harness.Technique, route: str, canary: dict[str, str]) -> None:
+    outcome = harness.commanded(technique, canary | {"route": route})
+    assert outcome.success is None, outcome
+    assert outcome.broken is None, outcome.broken
+    assert outcome.stopped_by
