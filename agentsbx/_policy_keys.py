@@ -159,7 +159,7 @@ def _grants(key: str, value: object, folder: str | None) -> tuple[Grant, ...]:
     return tuple(found[path] for path in sorted(found))
 
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def _env(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def _env(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
                 pairs.append((item, None))
     found: dict[str, str] = {}
     for name, text in pairs:
-        if not isinstance(name, str) or not _ENV_NAME.match(name):
+        if not isinstance(name, str) or not re.fullmatch(_ENV_NAME, name):
             raise PolicyError(
                 f"env: {short(name)} is not the name of a variable",
                 path=key,
@@ -202,12 +202,10 @@ def _net(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
 
 
 def _words(pattern: str, what: str, example: str) -> Callable[[str, object, str | None], Any]:
-    shape = re.compile(pattern)
-
     def parser(key: str, value: object, _folder: str | None) -> tuple[str, ...]:
         found = set()
         for item in items(key, value):
-            if not isinstance(item, str) or not shape.fullmatch(item):
+            if not isinstance(item, str) or not re.fullmatch(pattern, item):
                 raise PolicyError(
                     f"{key}: {short(item)} is not {what}",
                     path=key,

@@ -45,7 +45,8 @@ _TIME_UNITS = {
     "h": 3600.0,
     "d": 86400.0,
 }
-_NUMBER = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*\Z")
+# Patterns are compiled at first use (by the cache of `re`): most processes never read a unit.
+_NUMBER = r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*\Z"
 _MAX_BYTES = 2**62
 _MAX_SECONDS = 10 * 365 * 86400.0
 _MAX_COUNT = 2**31 - 1
@@ -63,7 +64,7 @@ def _wrong(key: str, value: object, why: str, examples: str) -> PolicyError:
 
 
 def _parse(key: str, value: str, units: Mapping[str, float], examples: str) -> tuple[float, float]:
-    match = _NUMBER.match(value)
+    match = re.match(_NUMBER, value)
     if match is None:
         raise _wrong(key, value, "not a number with a unit", examples)
     unit = match[2].lower()
@@ -170,7 +171,7 @@ def parse_share(key: str, value: object) -> float:
     return float(value)
 
 
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z"
 
 
 def parse_endpoint(key: str, value: object) -> str:
@@ -224,7 +225,7 @@ def _parse_host(key: str, value: object, host: str) -> str:
         except UnicodeError:
             raise _wrong(key, value, "no host name", NET_EXAMPLES) from None
     labels = name.removeprefix("*.").split(".")
-    if len(name) > 253 or not all(_LABEL.match(label) for label in labels):
+    if len(name) > 253 or not all(re.match(_LABEL, label) for label in labels):
         raise _wrong(key, value, "no host name", NET_EXAMPLES)
     if name.startswith("*.") and len(labels) < 2:
         raise _wrong(key, value, "a wildcard needs a domain of two parts", NET_EXAMPLES)
