@@ -46,7 +46,7 @@ struct sbx_frame {
  * looked up in PATH of that environment when it has no slash. */
 struct sbx_exec {
     uint32_t n_argv, n_env;
-    uint32_t has_fds; /* three fds (stdin, stdout, stderr) ride along and replace 0-2 */
+    uint32_t fd_mask; /* bit i: an fd rides along that replaces descriptor i (0, 1, 2), in order */
     uint32_t pad;
 };
 

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-struct command { char **argv, **envp; int fds[3]; int has_fds; };
+struct command { char **argv, **envp; int fds[3]; /* -1: keep what is there */ unsigned fd_mask; };
 
 static void fail(enum sbx_stage stage, int err) __attribute__((noreturn));
 
@@ -56,7 +56,7 @@ static void parse(char *body, size_t n, struct command *c)
     c->envp = c->argv ? split(&s, end, head.n_env) : NULL;
     if (!c->envp || head.n_argv == 0)
         fail(SBX_STAGE_PROTOCOL, EPROTO);
-    c->has_fds = (int)head.has_fds;
+    c->fd_mask = head.fd_mask & 7;
 }
 
 static void receive(struct command *c)
@@ -80,10 +80,12 @@ static void receive(struct command *c)
     } else {
         parse(buf + sizeof *f, f->n_inline, c);
     }
-    if (c->has_fds && n_fds - k != 3)
-        fail(SBX_STAGE_PROTOCOL, EBADF);
-    if (c->has_fds)
-        memcpy(c->fds, fds + k, sizeof c->fds);
+    for (int i = 0; i < 3; i++)
+        if (c->fd_mask & (1u << i)) {
+            if (k == n_fds)
+                fail(SBX_STAGE_PROTOCOL, EBADF);
+            c->fds[i] = fds[k++];
+        }
 }
 
 /* In the vfork child: shares memory with pid 1, so raw calls and no writes but to *err. */
@@ -93,8 +95,8 @@ static void exec_command(const struct command *c, int *err)
     const char *file = c->argv[0], *dirs = NULL;
 
     setsid();
-    for (int i = 0; c->has_fds && i < 3; i++)
-        if (dup3(c->fds[i], i, 0) < 0) {
+    for (int i = 0; i < 3; i++)
+        if (c->fds[i] >= 0 && dup3(c->fds[i], i, 0) < 0) {
             *err = errno;
             _exit(127);
         }
@@ -143,8 +145,8 @@ void sbx_reaper_run(void)
         exec_command(&c, (int *)&err);
     if (pid < 0)
         fail(SBX_STAGE_FORK, errno);
-    for (int i = 0; c.has_fds && i < 3; i++)
-        close(c.fds[i]);
+    for (int i = 0; i < 3; i++)
+        sbx_close(&c.fds[i]);
     do
         got = wait4(-1, &status, 0, &ru);
     while (got != pid && (got > 0 || errno == EINTR));

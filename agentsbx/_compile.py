@@ -1,0 +1,351 @@
+"""policy + host -> plan: a pure function (law 4). Looks nothing up, starts nothing.
+
+`compile_template` builds the base tree that jobs of one template share read-only; `compile_job`
+what one policy adds: grants, private storage, identity, limits and walls. What a kernel of this host
+cannot enforce raises `SandboxUnavailable` here, before any user code, unless the policy says
+`on_missing="weaken"`; either way it is listed in `enforced`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+
+import msgspec
+
+from agentsbx._filter import build_filter
+from agentsbx._host import Caps, Found, Layout
+from agentsbx._plan import JOB, POOL_DIR, TEMPLATE, Flag, Op, PlanBuilder, PlanFlag
+from agentsbx.errors import PolicyError, SandboxUnavailable
+from agentsbx.policy import Limits, Policy
+
+RDONLY_ATTR = 1  # MOUNT_ATTR_RDONLY
+PRIVATE = "/sandbox"
+HOME = f"{PRIVATE}/home"
+U64 = 2**64 - 1
+RLIM_INFINITY = U64
+MiB = 2**20
+
+# Landlock access rights by ABI (landlock(7), linux/landlock.h).
+_EXECUTE, _WRITE, _READ, _READ_DIR = 1, 2, 4, 8
+_ALL_ABI1 = (1 << 13) - 1
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+LL_READ = _EXECUTE | _READ | _READ_DIR
+
+
+class MountSpec(msgspec.Struct, frozen=True):
+    """One detached mount that the broker shall make."""
+
+    found: Found
+    is_rdonly: bool
+    idmap: bool = False  # started as root: show the owner as the pool's id
+    recursive: bool = True
+
+
+class Template(msgspec.Struct, frozen=True):
+    """Base tree of a family of pools."""
+
+    plan: bytes
+    mounts: tuple[MountSpec, ...]
+    places: tuple[str, ...]
+    is_command: bool
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the jobs of one pool add, and the numbers that the supervisor enforces."""
+
+    plan: bytes
+    mounts: tuple[MountSpec, ...]
+    places: tuple[str, ...]
+    cwd: str
+    memory: int
+    cpu_time_ns: int
+    cpu_quota_us: int
+    processes: int
+    want_cgroup: int
+    poll_memory: bool
+    enforced: dict[str, str]
+
+
+def landlock_sets(abi: int) -> tuple[int, int, int]:
+    """Everything that this ABI can handle: (fs, net, scope).
+
+    >>> landlock_sets(0), landlock_sets(3)
+    ((0, 0, 0), (32767, 0, 0))
+    """
+    if abi <= 0:
+        return 0, 0, 0
+    fs = _ALL_ABI1 | (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
+    fs |= _IOCTL_DEV if abi >= 5 else 0
+    return fs, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0
+
+
+# -- base tree ---------------------------------------------------------------------------------
+
+SYSTEM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ETC_PATHS = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl", "/etc/alternatives", "/etc/pki",
+             "/etc/ca-certificates")  # fmt: skip
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_ETC_FILES = {
+    "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "/etc/hostname": "sandbox\n",
+    "/etc/host.conf": "multi on\n",
+}
+
+
+def compile_template(
+    layout: Layout | None,
+    tree: dict[str, Found | str],
+    ids: tuple[int, int],
+    *,
+    bootstrap: tuple[str, ...] = (),
+) -> Template:
+    """Base tree plus the zygote program. `tree` maps a path to what stands there: a link's text or a
+    look-up; `layout` None makes a command template. `ids`: uid and gid that jobs see."""
+    b = PlanBuilder(TEMPLATE, PlanFlag.NEW_NET)
+    mounts: list[MountSpec] = []
+    b.add(Op.TMPFS, path="/", a=8 * MiB, b=8192)
+    b.add(Op.TMPFS, path=POOL_DIR, a=MiB, b=8192)
+    for path in ("/proc", "/dev", "/etc", PRIVATE, "/tmp", "/var", "/run"):
+        b.add(Op.MKDIR, path=path, a=0o755)
+    for path, found in tree.items():
+        if isinstance(found, str):
+            b.add(Op.SYMLINK, path=path, text=found)
+            continue
+        b.add(Op.BIND, path=path, arg=len(mounts), flags=Flag.FILE if found.is_file else 0)
+        mounts.append(MountSpec(found, is_rdonly=True))
+    _base_files(b, ids)
+    b.add(Op.PROC, path="/proc")
+    b.add(Op.PIVOT)
+    b.add(Op.HOSTNAME, text="sandbox")
+    words = ("agentsbx-launcher", "zygote") if layout is None else bootstrap
+    for word in words:
+        b.add(Op.ARG, text=word)
+    b.add(Op.ENV, text="PATH=/usr/local/bin:/usr/bin:/bin")
+    b.add(Op.ENV, text="LC_ALL=C.UTF-8")
+    for name in _BLAS_THREADS if layout is not None else ():
+        b.add(Op.ENV, text=f"{name}=1")  # a zygote has one thread; the worker restores the count
+    b.n_mounts = len(mounts)
+    return Template(b.pack(), tuple(mounts), tuple(b.places), layout is None)
+
+
+def _base_files(b: PlanBuilder, ids: tuple[int, int]) -> None:
+    for name in _DEVICES:
+        b.add(Op.NODE, path=f"/dev/{name}")
+    for link, to in (
+        ("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"), ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/shm", f"{PRIVATE}/shm"), ("/var/tmp", "/tmp"), ("/etc/mtab", "/proc/self/mounts"),
+    ):  # fmt: skip
+        b.add(Op.SYMLINK, path=link, text=to)
+    uid, gid = ids
+    files = dict(_ETC_FILES)
+    files["/etc/passwd"] = f"sandbox:x:{uid}:{gid}:sandbox:{HOME}:/bin/sh\n"
+    files["/etc/group"] = f"sandbox:x:{gid}:\n"
+    for path, text in files.items():
+        b.add(Op.WRITE, path=path, text=text, a=0o444)
+    b.add(Op.WRITE, path="/.canary", text="a wall is missing\n", a=0o444)
+
+
+# -- one policy --------------------------------------------------------------------------------
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A grant as it was found for this call."""
+
+    at: str  # path inside = the name as the policy writes it
+    found: Found
+    is_write: bool
+    is_protected: bool = False  # a protected name inside a write grant: never idmapped anew
+
+
+def compile_job(
+    policy: Policy,
+    caps: Caps,
+    base: tuple[str, ...],
+    grants: tuple[Mount, ...],
+    cwd: str,
+    ids: tuple[int, int],
+    *,
+    masks: tuple[str, ...] = (),
+    has_shadow: bool = False,
+) -> Job:
+    """Plan of one policy. `base`: paths that the template shows; `grants`: as looked up now."""
+    if policy.net:
+        raise SandboxUnavailable(
+            "network rules need the egress gateway, which this version does not have",
+            missing=["gateway"],
+            hint="leave net= out: the sandbox then has no network at all",
+        )
+    b = PlanBuilder(JOB, PlanFlag.MOUNT_NS | PlanFlag.IPC_NS | PlanFlag.PID_NS)
+    ordered = sorted(grants, key=lambda g: (g.at.count("/"), g.at))
+    mounts = _tree(b, policy.limits, ordered, base, cwd, masks)
+    b.n_mounts = len(mounts)
+    b.add(Op.IDS, a=ids[0], b=ids[1])
+    b.add(Op.SYSCTL, path="/proc/sys/user/max_user_namespaces", text="0")
+    b.add(Op.SYSCTL, path="/proc/sys/user/max_inotify_instances", text="16", flags=Flag.OPTIONAL)
+    b.add(Op.SYSCTL, path="/proc/sys/user/max_inotify_watches", text="4096", flags=Flag.OPTIONAL)
+    limits = _limits(b, policy, caps)
+    b.add(Op.CAPS)
+    enforced = dict(limits.enforced)
+    _landlock(b, policy, caps, ordered, base, cwd, enforced)
+    # Started by root the supervisor sets vm.memfd_noexec=2 for its pid namespace; an ordinary user
+    # cannot, so there the filter demands MFD_NOEXEC_SEAL.
+    b.bpf = build_filter(policy.profile, extra=policy.syscalls, memfd_noexec_seal=not caps.is_root)
+    b.add(Op.SECCOMP, flags=Flag.LISTENER)
+    enforced["system calls"] = f"seccomp allow-list (profile {policy.profile})"
+    enforced["files"] = "mount namespace with an empty root" + (
+        f" and Landlock (ABI {caps.landlock_abi})" if caps.landlock_abi > 0 else ""
+    )
+    enforced["network"] = "empty network namespace, no socket families"
+    enforced["processes seen"] = "pid, ipc, uts and user namespaces of its own"
+    if caps.landlock_abi > 0:
+        b.add(Op.CANARY, path="/.canary", arg=13)
+    if has_shadow:
+        b.add(Op.CANARY, path="/etc/shadow", arg=2)
+    b.add(Op.CHDIR, path=cwd)
+    return msgspec.structs.replace(
+        limits, plan=b.pack(), mounts=tuple(mounts), places=tuple(b.places), cwd=cwd,
+        enforced=enforced,
+    )  # fmt: skip
+
+
+def _inside(path: str, roots: tuple[str, ...] | list[str]) -> bool:
+    return any(path == r or path.startswith(r.rstrip("/") + "/") for r in roots)
+
+
+def _tree(
+    b: PlanBuilder,
+    limits: Limits,
+    grants: list[Mount],
+    base: tuple[str, ...],
+    cwd: str,
+    masks: tuple[str, ...],
+) -> list[MountSpec]:
+    b.add(Op.TMPFS, path=PRIVATE, a=max(limits.disk, 4096), b=max(limits.inodes, 16))
+    for name, mode in (("home", 0o700), ("tmp", 0o700), ("shm", 0o700)):
+        b.add(Op.MKDIR, path=f"{PRIVATE}/{name}", a=mode, flags=Flag.OWN)
+    b.add(Op.SELF, path="/tmp", text=f"{PRIVATE}/tmp")
+    places = [g.at for g in grants]
+    if not _inside(cwd, [*base, *places, PRIVATE]) and cwd != "/":
+        b.add(Op.MKDIR, path=cwd, a=0o755)
+        if cwd.startswith("/tmp/"):  # private storage is writable: this one directory is not
+            b.add(Op.SELF, path=cwd, text=cwd)
+    mounts: list[MountSpec] = []
+    for g in grants:
+        b.add(Op.BIND, path=g.at, arg=len(mounts), flags=Flag.FILE if g.found.is_file else 0)
+        mounts.append(MountSpec(g.found, is_rdonly=not g.is_write, idmap=True))
+    if cwd.startswith("/tmp/") and not _inside(cwd, [*base, *places]):
+        b.add(Op.RDONLY, path=cwd)
+    b.add(Op.PROC, path="/proc", flags=Flag.RDONLY)
+    for path in masks:
+        b.add(Op.MASK, path=path)
+    b.add(Op.DETACH, path=POOL_DIR)
+    b.add(Op.RDONLY, path="/")
+    return mounts
+
+
+def _rlimit(b: PlanBuilder, which: int, value: int) -> None:
+    """Set soft and hard, never above what this process itself may have."""
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = hard if value < 0 else min(value, hard)
+    v = RLIM_INFINITY if value < 0 else value
+    b.add(Op.RLIMIT, arg=which, a=v, b=v)
+
+
+def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
+    lim = policy.limits
+    have = caps.cgroup_have
+    memory_cg, cpu_cg, pids_cg, acct_cg = (bool(have & bit) for bit in (1, 2, 4, 8))
+    enforced: dict[str, str] = {}
+    want = 0
+    if lim.memory >= 0:
+        enforced["memory"] = f"cgroup v{caps.cgroup_version}" if memory_cg else "rlimit+poll"
+        want |= 1 if memory_cg else 0
+    if policy.strict_limits and lim.memory >= 0 and not memory_cg:
+        _missing(policy, "memory", "a memory cgroup", enforced)
+    if lim.cpus >= 0:
+        if cpu_cg:
+            want |= 2
+            enforced["cpus"] = f"cgroup v{caps.cgroup_version}"
+        else:
+            _missing(policy, "cpus", "a cpu cgroup", enforced)
+    if pids_cg:
+        want |= 4
+    if acct_cg:
+        want |= 8
+    enforced["processes"] = "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
+    if lim.cpu_time >= 0:
+        enforced["cpu_time"] = "cgroup accounting, whole tree" if acct_cg else (
+            "RLIMIT_CPU per process, and polling of the tree"
+        )  # fmt: skip
+        _rlimit(b, resource.RLIMIT_CPU, math.ceil(lim.cpu_time) + 1)
+    enforced |= {
+        "timeout": "supervisor", "open_files": "RLIMIT_NOFILE", "file_size": "RLIMIT_FSIZE",
+        "disk": "tmpfs size", "inodes": "tmpfs nr_inodes", "output": "host", "result": "host",
+    }  # fmt: skip
+    if lim.memory >= 0 and not memory_cg:
+        _rlimit(b, resource.RLIMIT_DATA, lim.memory + 128 * MiB)
+    _rlimit(b, resource.RLIMIT_CORE, 1)  # 0 does not stop a core pipe, 1 does (core(5))
+    _rlimit(b, resource.RLIMIT_NOFILE, lim.open_files)
+    _rlimit(b, resource.RLIMIT_FSIZE, lim.file_size)
+    _rlimit(b, resource.RLIMIT_NPROC, lim.processes)
+    _rlimit(b, resource.RLIMIT_MEMLOCK, 0)
+    _rlimit(b, resource.RLIMIT_SIGPENDING, 256)
+    _rlimit(b, resource.RLIMIT_MSGQUEUE, 0)
+    _rlimit(b, resource.RLIMIT_NICE, 0)
+    _rlimit(b, resource.RLIMIT_RTPRIO, 0)
+    return Job(
+        plan=b"", mounts=(), places=(), cwd="", memory=lim.memory if lim.memory >= 0 else U64,
+        cpu_time_ns=int(lim.cpu_time * 1e9) if lim.cpu_time >= 0 else U64,
+        cpu_quota_us=max(1000, int(lim.cpus * 100_000)) if lim.cpus >= 0 else U64,
+        processes=lim.processes if lim.processes >= 0 else U64, want_cgroup=want,
+        poll_memory=lim.memory >= 0 and not memory_cg, enforced=enforced,
+    )  # fmt: skip
+
+
+def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) -> None:
+    if policy.on_missing == "error":
+        raise SandboxUnavailable(
+            f"`{name}=` needs {needs}, and there is none that this process may use",
+            missing=[needs],
+            hint=f"run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or say "
+            'on_missing="weaken"',
+        )
+    enforced[name] = "not enforced (on_missing='weaken')"
+
+
+def _landlock(
+    b: PlanBuilder, policy: Policy, caps: Caps, grants: list[Mount], base: tuple[str, ...], cwd: str,
+    enforced: dict[str, str],
+) -> None:  # fmt: skip
+    fs, net, scope = landlock_sets(caps.landlock_abi)
+    if not fs:
+        _missing(policy, "landlock", "Landlock (Linux 5.13, lsm=landlock)", enforced)
+        return
+    b.landlock = (fs, net, scope)
+    write = fs & ~_EXECUTE | _EXECUTE
+    for path in (*base, "/etc", "/proc", "/sys"):
+        b.add(Op.LANDLOCK, path=path, a=LL_READ, flags=Flag.OPTIONAL)
+    b.add(Op.LANDLOCK, path="/dev", a=_READ_DIR | _READ | _WRITE | _IOCTL_DEV | _TRUNCATE)
+    for path in (PRIVATE, "/tmp"):
+        b.add(Op.LANDLOCK, path=path, a=write & ~_IOCTL_DEV)
+    for g in grants:
+        b.add(Op.LANDLOCK, path=g.at, a=(write & ~_IOCTL_DEV) if g.is_write else LL_READ)
+    if not _inside(cwd, [*base, *(g.at for g in grants), PRIVATE, "/tmp"]) and cwd != "/":
+        b.add(Op.LANDLOCK, path=cwd, a=_READ_DIR)
+
+
+def refuse_control_paths(grants: tuple[Mount, ...]) -> None:
+    """A grant must not hold kernel interfaces or other sandboxes' ends."""
+    for g in grants:
+        real = g.found.real
+        if real == "/" or _inside(real, ["/proc", "/sys", "/dev"]) and not g.found.is_file:
+            raise PolicyError(
+                f"{g.at!r} cannot be granted: it holds kernel interfaces",
+                hint="grant the one directory or file that the tool needs",
+            )

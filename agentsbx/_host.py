@@ -1,0 +1,138 @@
+"""What this host is: the interpreter's layout and what the kernel offers. Pure look-ups.
+
+Nothing here starts a process; what only trying can tell (namespaces, control groups) comes from the
+supervisor's HELLO and is merged in by `_runtime`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import sys
+import sysconfig
+
+import msgspec
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Where the interpreter of a template lives.
+
+    `mounts` are the real directories and files that a Python job sees read-only besides the system's
+    own: each at its host path. `sys_path` is what the zygote imports from: stdlib and site-packages
+    of the host's `sys.path`, in its order, and the folder that holds this package.
+    """
+
+    executable: str
+    version: str
+    sys_path: tuple[str, ...]
+    mounts: tuple[str, ...]
+    package: str
+
+
+def library_roots() -> tuple[str, ...]:
+    """Directories whose modules are libraries (semantics 1.2): stdlib and site-packages.
+
+    >>> any("python" in p for p in library_roots())
+    True
+    """
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = {os.path.realpath(p) for n in names if (p := sysconfig.get_paths().get(n))}
+    found |= {os.path.realpath(p) for p in sys.path if _is_site(p)}
+    return tuple(sorted(found))
+
+
+def _is_site(path: str) -> bool:
+    return os.path.basename(path.rstrip("/")) in ("site-packages", "dist-packages")
+
+
+def _executable() -> str:
+    exe = sys.executable
+    ok = exe and os.path.isabs(exe) and os.access(exe, os.X_OK)
+    if ok and "python" not in os.path.basename(os.path.realpath(exe)):
+        ok = False  # an embedding host names itself here (uwsgi, blender): not an interpreter
+    if not ok:
+        from agentsbx.errors import SandboxUnavailable
+
+        raise SandboxUnavailable(
+            f"sys.executable is {exe!r}, which is not a Python interpreter; a sandbox needs one",
+            missing=["python"],
+            hint="set sys.executable to the interpreter whose packages the tool uses",
+        )
+    return exe
+
+
+@functools.cache
+def _covered_roots() -> tuple[str, ...]:
+    """System directories that every sandbox has read-only, as real paths."""
+    return tuple(os.path.realpath(p) for p in ("/usr", "/lib", "/lib64", "/bin") if os.path.isdir(p))
+
+
+def _is_covered(path: str) -> bool:
+    return any(path == r or path.startswith(r + "/") for r in _covered_roots())
+
+
+def python_layout() -> Layout:
+    """The running interpreter's layout; `sys.path` is read anew each time."""
+    exe = _executable()
+    stdlib = {sysconfig.get_paths()["stdlib"]}  # "platstdlib" lies about virtual environments
+    package = os.path.dirname(os.path.abspath(__file__))
+    path: list[str] = []
+    for p in sys.path:
+        zipped = p.endswith(".zip") and os.path.dirname(p) in {os.path.dirname(s) for s in stdlib}
+        if p in stdlib or os.path.basename(p) == "lib-dynload" or _is_site(p) or zipped:
+            path.append(p)
+    home = os.path.dirname(package)
+    if home not in path:
+        path.append(home)
+    wanted: list[str] = []
+    for prefix in {sys.base_prefix, sys.base_exec_prefix, sys.prefix}:
+        wanted += [os.path.join(prefix, "bin"), os.path.join(prefix, "lib")]
+        wanted.append(os.path.join(prefix, "pyvenv.cfg"))
+    wanted += [p for p in path if _is_site(p)] + [package, os.path.dirname(os.path.realpath(exe))]
+    mounts = _minimal(p for p in wanted if os.path.exists(p) and not _is_covered(os.path.realpath(p)))
+    return Layout(exe, sys.version, tuple(path), mounts, package)
+
+
+def _minimal(paths: object) -> tuple[str, ...]:
+    """Sorted, without what lies below another one."""
+    out: list[str] = []
+    for p in sorted({os.path.abspath(str(p)) for p in paths}):  # type: ignore[attr-defined]
+        if not any(p.startswith(o + "/") for o in out):
+            out.append(p)
+    return tuple(out)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One look-up of a name on the host: what the broker must find again."""
+
+    path: str
+    real: str
+    dev: int
+    ino: int
+    uid: int
+    gid: int
+    is_file: bool
+
+
+def look_up(path: str, *, follow: bool = True) -> Found:
+    """Find `path` now. FileNotFoundError, or OSError(ELOOP) for a final link with follow=False."""
+    if not follow and stat.S_ISLNK(os.lstat(path).st_mode):
+        raise OSError(40, "is a symbolic link (Grant(path, follow=True) accepts it)", path)
+    real = os.path.realpath(path, strict=True)
+    st = os.stat(real)
+    return Found(
+        path, real, st.st_dev, st.st_ino, st.st_uid, st.st_gid, not stat.S_ISDIR(st.st_mode)
+    )
+
+
+class Caps(msgspec.Struct, frozen=True):
+    """What the supervisor found by trying (struct sbx_hello), plus kernel facts."""
+
+    is_root: bool = False
+    uid_base: int = 0
+    n_uids: int = 1
+    cgroup_version: int = 0
+    cgroup_have: int = 0
+    landlock_abi: int = 0
+    kernel: str = ""

@@ -1,0 +1,58 @@
+"""What code inside a job can ask about its own sandbox; all unset in the host.
+
+`policy` is the enforced policy (nested calls compare against it, semantics 5.6); a module of its own
+so that neither worker nor decorator needs the host's machinery in a job.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from agentsbx._codec import CodecLimits
+
+is_job = False
+policy: Any = None
+hidden_env: frozenset[str] = frozenset()
+limits = CodecLimits()
+_raw_policy = b""
+
+
+def enter(raw_policy: bytes, hidden: list[str]) -> None:
+    """Worker: this process is a job from now on."""
+    global is_job, hidden_env, _raw_policy
+    is_job = True
+    hidden_env = frozenset(hidden)
+    _raw_policy = raw_policy
+
+
+def current_policy() -> Any:
+    """The policy that this job runs under; decoded at the first nested call."""
+    global policy
+    if policy is None:
+        import msgspec
+
+        from agentsbx.policy import Policy
+
+        policy = msgspec.msgpack.decode(_raw_policy, type=Policy)
+    return policy
+
+
+_BLAS = ("openblas_set_num_threads", "openblas_set_num_threads64_",
+         "scipy_openblas_set_num_threads", "scipy_openblas_set_num_threads64_")  # fmt: skip
+
+
+def restore_blas_threads(n: int) -> None:
+    """The zygote imports with one BLAS thread (it must have one thread); jobs get the host's count."""
+    if "numpy" not in sys.modules:
+        return
+    import ctypes
+
+    with open("/proc/self/maps") as maps:
+        paths = {line.split(None, 5)[5].strip() for line in maps if "openblas" in line}
+    for path in paths:
+        lib = ctypes.CDLL(path)
+        for name in _BLAS:
+            if hasattr(lib, name):
+                getattr(lib, name)(n)
+                break

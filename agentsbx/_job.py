@@ -1,0 +1,247 @@
+"""One call, from the host's side: send it, serve it, collect what comes back.
+
+Host process only. Everything that a job sends is bounded before it is looked at; what does not parse
+ends the job. Nothing here makes words: `_outcome` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Protocol
+
+from agentsbx import _core, _header, _transfer
+from agentsbx._supervisor import Box, Supervisor
+from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
+
+LATE_S = 2.0  # how long after a deadline the host still waits for the supervisor to act on it
+
+
+class Stream(Protocol):
+    """What serves a job's requests for project modules (`_ship.CallStream`)."""
+
+    def module_reply(self, name: str) -> tuple[bytes, list[Any]]:
+        """Answer one import."""
+
+
+class Cancel:
+    """A handle that kills one call's whole process tree from any thread.
+
+    >>> c = Cancel()
+    >>> c.cancel(); c.cancelled
+    True
+    """
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._kill: Callable[[], None] | None = None
+
+    def cancel(self) -> None:
+        """Kill it now, or as soon as it starts. Idempotent."""
+        self.cancelled = True
+        kill = self._kill
+        if kill is not None:
+            kill()
+
+    def arm(self, kill: Callable[[], None] | None) -> None:
+        """Runtime: what cancelling does from now on."""
+        self._kill = kill
+        if self.cancelled and kill is not None:
+            kill()
+
+
+class Output:
+    """stdout or stderr of one job: bounded, kept, and passed on as it comes."""
+
+    __slots__ = ("_stream", "dropped", "kept", "limit")
+
+    def __init__(self, limit: int, stream: IO[str] | None) -> None:
+        self.limit = limit
+        self.kept = bytearray()
+        self.dropped = 0
+        self._stream = stream
+
+    def add(self, data: bytes) -> bool:
+        """Take what was read; False when the limit is reached."""
+        room = self.limit - len(self.kept) if self.limit >= 0 else len(data)
+        part = data[:room]
+        self.kept += part
+        self.dropped += len(data) - len(part)
+        if self._stream is not None and part:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(part.decode("utf-8", "backslashreplace"))
+        return not self.dropped
+
+
+class Reply:
+    """What one job answered, undecoded."""
+
+    __slots__ = ("body", "buffers", "err", "is_malformed", "kind", "out", "over", "served", "timed_out")
+
+    def __init__(self, out: Output, err: Output) -> None:
+        self.kind = 0  # a Frame, or 0: the channel closed without an answer
+        self.body = b""
+        self.buffers: list[memoryview] = []
+        self.out, self.err = out, err
+        self.is_malformed = ""
+        self.over = ""  # name of a limit that the host saw exceeded
+        self.timed_out = False
+        self.served = 0
+
+
+def send_body(
+    box: Box, kind: int, body: bytes, buffers: Sequence[memoryview], arenas: _transfer.ArenaCache
+) -> _transfer.Arena | None:
+    """Send a body with its buffers; returns the arena that the job may still read."""
+    if not buffers and len(body) <= FRAME_INLINE:
+        _core.send_frame(box.channel, kind, body)
+        return None
+    size = _transfer.total_size(len(body), [b.nbytes for b in buffers])
+    if size >= _transfer.ARENA_MIN:
+        arena = arenas.get(size)
+        arena.fill(body, buffers)
+        # The job maps what was announced, not what the arena could hold.
+        _core.send_frame(box.channel, kind, b"", (arena.fd,), len(body), size)
+        return arena
+    fd, size = _transfer.write_memfd("args", body, buffers, _transfer.HOST_SEALS)
+    try:
+        _core.send_frame(box.channel, kind, b"", (fd,), len(body), size)
+    finally:
+        os.close(fd)
+    return None
+
+
+class Exchange:
+    """The conversation with one running job until its last frame."""
+
+    def __init__(
+        self, sup: Supervisor, box: Box, *, timeout_s: float, max_result: int, reply: Reply,
+        stream: Stream | None,
+    ) -> None:  # fmt: skip
+        self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
+        self.max_result = max_result
+        self.start_ns = time.monotonic_ns()
+        self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
+
+    def run(self) -> None:
+        """Serve until the answer is there or the job is gone; drain its output."""
+        self.sup.start(self.box.job_id, self.start_ns, self.deadline_ns)
+        box, reply = self.box, self.reply
+        while True:
+            event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
+                box.channel, box.out, box.err, -1, self._patience_ms()
+            )
+            if event == Event.FRAME:
+                if self._frame(kind, body, memfd, n_body, n_memfd):
+                    break
+            elif event == Event.STDOUT:
+                self._output("out", body)
+            elif event == Event.STDERR:
+                self._output("err", body)
+            elif event == Event.CLOSED:
+                break
+            else:  # the supervisor should have killed it by now
+                reply.timed_out = True
+                self.sup.kill(box.job_id, Cause.TIMEOUT)
+                break
+        self._drain()
+
+    def _patience_ms(self) -> int:
+        if self.deadline_ns == NO_LIMIT:
+            return -1
+        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + LATE_S
+        return max(0, int(left * 1000))
+
+    def _output(self, which: str, data: bytes) -> None:
+        if not data:
+            fd = getattr(self.box, which)
+            setattr(self.box, which, -1)
+            os.close(fd)
+            return
+        if not getattr(self.reply, which).add(data) and not self.reply.over:
+            self.reply.over = "output"
+            self.sup.kill(self.box.job_id, Cause.OUTPUT)
+
+    def _drain(self) -> None:
+        """All that was written before the answer is in the pipes by now."""
+        for which in ("out", "err"):
+            fd = getattr(self.box, which)
+            if fd < 0:
+                continue
+            os.set_blocking(fd, False)
+            for _ in range(64):
+                try:
+                    data = os.read(fd, 65536)
+                except BlockingIOError:
+                    break
+                self._output(which, data)
+                if not data:
+                    break
+
+    def _frame(self, kind: int, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
+        """Handle one frame; True if it is the last."""
+        reply = self.reply
+        if kind == Frame.IMPORT and memfd < 0 and self.stream is not None:
+            blob, buffers = self.stream.module_reply(body.decode("utf-8", "replace"))
+            views = [memoryview(b).cast("B") for b in buffers]
+            packed = _header.encode(_header.ModuleHead(blob, [v.nbytes for v in views]))
+            arena = send_body(self.box, Frame.MODULE, packed, views, _NO_CACHE)
+            if arena is not None:
+                arena.close()
+            reply.served += 1
+            return False
+        reply.kind = kind
+        if kind in (Frame.RESULT, Frame.ERROR):
+            try:
+                self._take(body, memfd, n_body, n_memfd)
+            except ValueError as e:
+                reply.is_malformed = str(e)
+            finally:
+                if memfd >= 0:
+                    os.close(memfd)
+        else:
+            if memfd >= 0:
+                os.close(memfd)
+            reply.body = body
+            if kind not in (Frame.FAILED, Frame.SIGNAL, Frame.EXITED):
+                reply.is_malformed = f"frame of kind {kind}"
+        return True
+
+    def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
+        if memfd < 0:
+            self.reply.body, lengths = _header.unpack_result(memoryview(body))
+            if lengths:
+                raise ValueError("buffers announced without a memfd")
+            return
+        view = _transfer.map_hostile(memfd, n_memfd, self.max_result)
+        raw = view[:n_body]
+        self.reply.body, lengths = _header.unpack_result(raw)
+        self.reply.buffers = _transfer.split(view, n_body, lengths)[1]
+
+
+class _NoCache(_transfer.ArenaCache):
+    """Module replies are rare: never keep their arenas."""
+
+    def get(self, size: int) -> _transfer.Arena:
+        return _transfer.Arena(_transfer.align(size))
+
+
+_NO_CACHE = _NoCache()
+
+
+def forward_streams(output: str) -> tuple[IO[str] | None, IO[str] | None]:
+    """Where stdout and stderr of a call go while it runs (semantics 8)."""
+    if output == "forward":
+        return sys.stdout, sys.stderr
+    if output == "stderr":
+        return sys.stderr, sys.stderr
+    return None, None
+
+
+def is_gone(e: OSError) -> bool:
+    """Whether a send failed because the waiting sandbox had died."""
+    return e.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)

@@ -1,0 +1,184 @@
+"""From what came back to what the user sees: values, typed errors, limits, violations.
+
+Host process. The words come from `_explain`; the facts from the supervisor's exit record. What a job
+says about itself is never taken for one of our own messages (semantics 3.3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agentsbx import _explain, _explain_limits
+from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
+from agentsbx._filter import explain_syscall
+from agentsbx._job import Reply
+from agentsbx._wire import Cause, ExitRecord, Frame
+from agentsbx.errors import (
+    AgentsbxError, ErrRecord, JobDied, LimitExceeded, MemoryLimitExceeded, RemoteError, ResultError,
+    SandboxViolation, unavailable,
+)  # fmt: skip
+from agentsbx.policy import Policy
+from agentsbx.result import Exit, Limit, Usage, Violation
+
+_CAUSES = {
+    Cause.EXITED: "exited", Cause.SIGNALED: "signaled", Cause.CANCELLED: "cancelled",
+    Cause.TIMEOUT: "timeout", Cause.CPU_TIME: "cpu_time", Cause.MEMORY: "memory",
+    Cause.OUTPUT: "output", Cause.LOST: "lost",
+}  # fmt: skip
+_SOURCES = ("maxrss", "poll", "cgroup")
+
+
+def usage_of(record: ExitRecord) -> Usage:
+    """What the job used, as the supervisor counted."""
+    return Usage(
+        wall_s=record.wall_ns / 1e9,
+        cpu_user_s=record.utime_us / 1e6,
+        cpu_system_s=record.stime_us / 1e6,
+        peak_memory_bytes=record.peak_memory,
+        memory_source=_SOURCES[min(record.memory_source, 2)],  # type: ignore[arg-type]
+        peak_processes=record.peak_processes or None,
+    )
+
+
+def exit_of(record: ExitRecord, reply: Reply) -> Exit:
+    """How pid 1 ended; a signal that it caught itself counts as that signal."""
+    cause = _CAUSES[record.cause]
+    if reply.kind == Frame.SIGNAL and len(reply.body) >= 4 and record.cause <= Cause.CANCELLED:
+        return Exit(signal=int.from_bytes(reply.body[:4], "little"), cause="signaled")
+    if record.cause >= Cause.CANCELLED:
+        return Exit(cause=cause)  # type: ignore[arg-type]
+    if os.WIFSIGNALED(record.wait_status):
+        return Exit(signal=os.WTERMSIG(record.wait_status), cause="signaled")
+    return Exit(code=os.waitstatus_to_exitcode(record.wait_status), cause="exited")
+
+
+def denied_syscalls(record: ExitRecord) -> list[Violation]:
+    """Violations from the filter's notifications."""
+    out = []
+    for d in record.denied:
+        name, group, reason = explain_syscall(d.nr)
+        out.append(
+            _explain.explain_denied_syscall(d.nr, name, d.args, group or reason, count=d.count)
+        )
+    return out
+
+
+def value_of(reply: Reply, classes: ClassTable, annotation: Any, limits: CodecLimits) -> Any:
+    """The decoded result. `ResultError` for anything odd."""
+    return decode(reply.body, reply.buffers, classes=classes, annotation=annotation, limits=limits)
+
+
+def error_of(
+    reply: Reply, record: ExitRecord | None, policy: Policy, classes: ClassTable,
+    limits: Mapping[str, Limit], cwd: str, codec_limits: CodecLimits,
+) -> tuple[BaseException, list[Violation]]:  # fmt: skip
+    """What to raise for a call that gave no value, and what was denied on the way."""
+    if reply.is_malformed:
+        over = "allowed" in reply.is_malformed
+        if over:
+            return _explain.explain_limit("buffers", limits)[0], []
+        return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
+    if reply.over:
+        usage = usage_of(record) if record else None
+        return _explain.explain_limit(reply.over, limits, usage)[0], []
+    if reply.kind == Frame.ERROR:
+        exc = decode_exception(reply.body, reply.buffers, classes=classes, limits=codec_limits)
+        return _explained(exc, policy, limits, cwd)
+    if reply.kind == Frame.FAILED and len(reply.body) == 12:
+        return unavailable(ErrRecord.unpack(reply.body)), []
+    if record is None:
+        return JobDied("the job ended without a result"), []
+    how = exit_of(record, reply)
+    return _explain.explain_exit(how, limits, usage_of(record)), []
+
+
+def _explained(
+    exc: BaseException, policy: Policy, limits: Mapping[str, Limit], cwd: str
+) -> tuple[BaseException, list[Violation]]:
+    """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
+    violation: Violation | None = None
+    if isinstance(exc, AgentsbxError):
+        return exc, []
+    if isinstance(exc, OSError):
+        context = _explain.Context(
+            cwd=cwd, private=("/tmp", "/sandbox"), calling=_calling(exc),  # noqa: S108
+            host_readable=lambda p: os.access(p, os.R_OK), host_which=shutil.which,
+        )  # fmt: skip
+        violation = _explain.explain_oserror(
+            type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
+            context=context,
+        )  # fmt: skip
+    elif isinstance(exc, KeyError) and exc.args:
+        violation = _explain.explain_keyerror(exc.args[0], policy, lambda n: n in os.environ)
+    elif isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
+        violation = _explain_limits.explain_thread(policy)
+    elif isinstance(exc, MemoryError):
+        error = _explain.explain_limit("memory", limits)[0]
+        return _chained(error, exc), []
+    if violation is None:
+        return exc, []
+    raises = policy.on_violation == "raise" and violation.denied_by not in ("hidden",)
+    if raises and isinstance(exc, OSError) and not isinstance(exc, FileNotFoundError | TimeoutError):
+        if violation.denied_by == "limit" or isinstance(exc, BlockingIOError):
+            exc.add_note(f"agentsbx: {violation.message}")
+            return exc, [violation]
+        error = SandboxViolation(violation=violation, errno=exc.errno)
+        with contextlib.suppress(AttributeError, TypeError):
+            error.filename, error.filename2 = exc.filename, exc.filename2
+            error.strerror = exc.strerror
+        return _chained(error, exc), [violation]
+    exc.add_note(f"agentsbx: {violation.message}")
+    return exc, [violation]
+
+
+def _chained(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def _calling(exc: BaseException) -> str | None:
+    """Innermost function of the remote traceback, as its text tells."""
+    seen: BaseException | None = exc.__cause__
+    text = str(seen) if seen is not None else ""
+    names = [line.rpartition(", in ")[2].strip() for line in text.splitlines() if ", in " in line]
+    return names[-1].rpartition(".")[2] if names else None
+
+
+def mark_hit(
+    table: dict[str, Limit], error: BaseException | None, record: ExitRecord | None
+) -> dict[str, Limit]:
+    """The limit table with what was hit."""
+    hit = ""
+    if isinstance(error, LimitExceeded):
+        hit = error.limit or ""
+    elif isinstance(error, MemoryLimitExceeded):
+        hit = "memory"
+    elif isinstance(error, TimeoutError) and isinstance(error, AgentsbxError):
+        hit = "timeout"
+    if record is not None and record.n_pids_refused and "processes" in table:
+        table = table | {"processes": msgspec.structs.replace(table["processes"], hit=True)}
+    if hit in table:
+        table = table | {hit: msgspec.structs.replace(table[hit], hit=True)}
+    return table
+
+
+def command_exit_code(status: int) -> tuple[int, Exit]:
+    """Exit code of a command as a shell tells it (128+n for a signal), and the `Exit`."""
+    if os.WIFSIGNALED(status):
+        sig = os.WTERMSIG(status)
+        return 128 + sig, Exit(signal=sig, cause="signaled")
+    code = os.waitstatus_to_exitcode(status)
+    return code, Exit(code=code, cause="exited")
+
+
+__all__ = [
+    "RemoteError", "command_exit_code", "denied_syscalls", "error_of", "exit_of", "mark_hit",
+    "signal", "usage_of", "value_of",
+]  # fmt: skip

@@ -1,0 +1,207 @@
+"""Templates and pools of one process: which waiting sandbox serves which call.
+
+Template = interpreter, imports, base tree, ids. Pool = template + one policy as its grants stand now +
+working directory. Before each call every granted name is looked up again (semantics 4.5): another
+object behind a name means another pool. LRU bounds on both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from agentsbx import _compile, _host, _zygote
+from agentsbx._supervisor import Pool, Supervisor, SupervisorGone
+from agentsbx.errors import PolicyError, SandboxUnavailable
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Grant, Policy
+
+MAX_TEMPLATES = 8
+MAX_POOLS = 48  # of one supervisor; below SBX_MAX_POOLS of a zygote
+N_WAITING = 2
+_PROC_MASKS = (
+    "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug", "/proc/kcore",
+    "/proc/kmsg", "/proc/scsi", "/proc/acpi", "/proc/cmdline", "/proc/slabinfo",
+    "/proc/vmallocinfo", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup",
+)  # fmt: skip
+
+
+def _masks() -> tuple[str, ...]:
+    """Kernel information that others may read: what is root's alone needs no mask (a job never is)."""
+    out = []
+    for path in _PROC_MASKS:
+        with contextlib.suppress(OSError):
+            st = os.stat(path)
+            if st.st_mode & (stat.S_IROTH | stat.S_IXOTH):
+                out.append(path)
+    return tuple(out)
+
+
+def system_tree() -> dict[str, _host.Found | str]:
+    """What the base tree shows of the system: links as links, the rest as mounts."""
+    out: dict[str, _host.Found | str] = {}
+    for path in (*_compile.SYSTEM_DIRS, *_compile.ETC_PATHS):
+        try:
+            if path.count("/") == 1 and os.path.islink(path):
+                out[path] = os.readlink(path)
+            else:
+                out[path] = _host.look_up(path)
+        except FileNotFoundError:
+            continue
+    return out
+
+
+def _grant(grant: Grant, key: str) -> _host.Found:
+    try:
+        return _host.look_up(grant.path, follow=grant.follow)
+    except FileNotFoundError:
+        raise PolicyError(
+            f"{key}={grant.path!r}: there is no such file or directory",
+            path=key, hint="create it before the call, or take it out of the policy",
+        ) from None  # fmt: skip
+    except OSError as e:
+        raise PolicyError(f"{key}={grant.path!r}: {e.strerror}", path=key) from None
+
+
+class PoolKey(tuple[object, ...]):
+    """Hashable identity of a pool."""
+
+
+class Pools:
+    """All templates and pools of one supervisor."""
+
+    def __init__(self, sup: Supervisor, caps: _host.Caps) -> None:
+        self.sup = sup
+        self.caps = caps
+        self._lock = threading.RLock()
+        self._templates: OrderedDict[object, int] = OrderedDict()
+        self._pools: OrderedDict[object, Pool] = OrderedDict()
+        self._bases: dict[int, tuple[str, ...]] = {}
+        self._system: dict[str, _host.Found | str] | None = None
+        self._next_uid = 0
+        self._n_shadow = os.path.exists("/etc/shadow")
+        uid, gid = os.getuid(), os.getgid()
+        self.ids = (uid, gid) if uid else (1000, 1000)
+
+    def find_grants(self, policy: Policy) -> tuple[_compile.Mount, ...]:
+        """Look every granted name up now."""
+        from agentsbx._protect import protected_mounts
+
+        mounts = [
+            _compile.Mount(g.path, _grant(g, key), key == "write")
+            for key in ("read", "write")
+            for g in getattr(policy, key)
+        ]
+        written = {m.at for m in mounts if m.is_write}
+        mounts = [m for m in mounts if m.is_write or m.at not in written]
+        found = tuple(mounts + protected_mounts([m for m in mounts if m.is_write]))
+        _compile.refuse_control_paths(found)
+        return found
+
+    def template(self, *, is_command: bool, preload: tuple[str, ...], owner: object = None) -> int:
+        """The zygote of this family, started where there is none."""
+        layout = None if is_command else _host.python_layout()
+        key = (is_command, preload, layout, owner)
+        with self._lock:
+            have = self._templates.get(key)
+            if have is not None:
+                self._templates.move_to_end(key)
+                return have
+            if self._system is None:
+                self._system = system_tree()
+            tree = dict(self._system)
+            bootstrap: tuple[str, ...] = ()
+            if layout is not None:
+                for path in layout.mounts:
+                    tree[path] = _host.look_up(path)
+                bootstrap = (
+                    layout.executable, "-I", "-S", "-B", "-c", _zygote.BOOT, ",".join(preload) or "-",
+                    *layout.sys_path,
+                )  # fmt: skip
+            plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
+            made = self.sup.template(plan)
+            self._templates[key] = made
+            self._bases[made] = tuple(p for p, f in tree.items() if not isinstance(f, str))
+            while len(self._templates) > MAX_TEMPLATES:
+                self._drop_template(self._templates.popitem(last=False)[1])
+            return made
+
+    def _drop_template(self, template_id: int) -> None:
+        for key, pool in list(self._pools.items()):
+            if pool.template_id == template_id:
+                del self._pools[key]
+                pool.close()
+        self._bases.pop(template_id, None)
+        self.sup.drop_template(template_id)
+
+    def pool(
+        self, owner: object, policy: Policy, template_id: int, grants: tuple[_compile.Mount, ...],
+        cwd: str, n_waiting: int,
+    ) -> Pool:  # fmt: skip
+        """The pool of this owner (a call site), policy and state of the file system."""
+        key = (owner, policy, template_id, grants, cwd)
+        with self._lock:
+            have = self._pools.get(key)
+            if have is not None:
+                self._pools.move_to_end(key)
+                return have
+            job = _compile.compile_job(
+                policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
+                masks=_masks(), has_shadow=self._n_shadow,
+            )  # fmt: skip
+            uid_index = 0
+            if self.caps.is_root:
+                self._next_uid = self._next_uid % (self.caps.n_uids - 1) + 1
+                uid_index = self._next_uid
+            try:
+                made = self.sup.pool(template_id, job, n_waiting, uid_index)
+            except FileNotFoundError as e:
+                raise PolicyError(f"{e.filename!r}: gone while the sandbox was being made") from None
+            except OSError as e:
+                raise SandboxUnavailable(
+                    f"{e.filename!r} changed while the sandbox was being made: {e.strerror}",
+                    missing=["stable grant"], errno=e.errno,
+                ) from None  # fmt: skip
+            # The same call site with other grants or another directory: its old pool is of no use.
+            stale = [k for k in self._pools if isinstance(k, tuple) and k[0] is owner and k[1] == policy]
+            self._pools[key] = made
+            for k in stale if owner is not None else []:
+                self.drop(k)
+            while len(self._pools) > MAX_POOLS:
+                self.drop(next(iter(self._pools)))
+            return made
+
+    def drop(self, key: object) -> None:
+        """Kill a pool's waiting sandboxes and forget it."""
+        pool = self._pools.pop(key, None)
+        if pool is not None:
+            with contextlib.suppress(SupervisorGone):
+                self.sup.drop_pool(pool)
+
+    def forget_template(self, template_id: int) -> None:
+        """A template's zygote died: the next call starts another."""
+        with self._lock:
+            for key, have in list(self._templates.items()):
+                if have == template_id:
+                    del self._templates[key]
+            with contextlib.suppress(SupervisorGone):
+                self._drop_template(template_id)
+
+    def drop_owner(self, owner: object) -> None:
+        """Drop all pools of a call site that is gone."""
+        with self._lock:
+            for key in [k for k in self._pools if isinstance(k, tuple) and k[0] is owner]:
+                self.drop(key)
+
+    def close(self) -> None:
+        """Close every queue (the processes end with the supervisor)."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.close()
+            self._pools.clear()
+            self._templates.clear()

@@ -1,0 +1,321 @@
+"""The host's end of broker and supervisor: starts them, asks them, one message at a time.
+
+Host process only. Thread-safe: requests that have an answer carry a reply socket of their own
+(``csrc/base/wire.h``), broker requests are serialised by a lock. Everything that fails is a typed
+error of `agentsbx.errors`; a supervisor that is gone is `SupervisorGone`, which the runtime answers
+by starting anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import threading
+
+from agentsbx import _core
+from agentsbx._compile import Job, MountSpec, Template
+from agentsbx._wire import (
+    EXIT_SIZE, GROW, HELLO, ID, KILL, MAX_MOUNTS, MOUNT, NO_ID, POOL, PUB, REPLY, SNAPSHOT, START,
+    TEMPLATE, Cause, ExitRecord, Hello, Msg,
+)  # fmt: skip
+from agentsbx.errors import AgentsbxError, ErrRecord, SandboxUnavailable, unavailable
+
+LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "agentsbx-launcher")
+START_TIMEOUT_MS = 20_000
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_SOCKETS_HIGH = 10  # child ends live here until they are put on 3, 4, 5
+
+
+class SupervisorGone(AgentsbxError):
+    """The supervisor ended (killed, or its machine is out of memory)."""
+
+
+def socketpair() -> tuple[int, int]:
+    """A close-on-exec SOCK_SEQPACKET pair, as plain descriptors."""
+    import _socket
+
+    a, b = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
+    return a.detach(), b.detach()
+
+
+def sealed_memfd(name: str, data: bytes) -> int:
+    """A memfd that nobody can change any more."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Pool:
+    """A queue of waiting single-use sandboxes: the kernel's own socket queue is the pool."""
+
+    def __init__(self, pool_id: int, sock: int, job: Job, template_id: int) -> None:
+        self.id = pool_id
+        self.sock = sock
+        self.job = job
+        self.template_id = template_id
+        self.version = 0
+
+    def close(self) -> None:
+        """Give up the queue; sandboxes in it see their channel close and end."""
+        with contextlib.suppress(OSError):
+            os.close(self.sock)
+        self.sock = -1
+
+
+class Box:
+    """One waiting sandbox, taken from a pool: its channel and output pipes."""
+
+    __slots__ = ("channel", "err", "job_id", "out", "version")
+
+    def __init__(self, job_id: int, version: int, fds: tuple[int, ...]) -> None:
+        self.job_id = job_id
+        self.version = version
+        self.channel, self.out, self.err = fds
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for name in ("channel", "out", "err"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                setattr(self, name, -1)
+                os.close(fd)
+
+
+class Supervisor:
+    """One broker and supervisor pair of this process."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._broker_lock = threading.Lock()
+        self.owner = os.getpid()
+        self.pid = -1
+        self.control, self.broker = -1, -1
+        self.hello = self._start()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def _start(self) -> Hello:
+        if not os.access(LAUNCHER, os.X_OK):
+            raise SandboxUnavailable(
+                "the program agentsbx-launcher is missing from the package",
+                missing=["agentsbx-launcher"],
+                hint="reinstall agentsbx on Linux with a C compiler",
+            )
+        host = -1
+        ends: list[int] = []
+        try:
+            self.control, control_end = socketpair()
+            ends.append(control_end)
+            self.broker, broker_end = socketpair()
+            ends.append(broker_end)
+            host = os.pidfd_open(os.getpid())
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH) for fd in (*ends, host)]
+            ends += high
+            actions = [(os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(high)]
+            argv = [LAUNCHER, "broker", "3", "4", "5"]
+            if os.environ.get("AGENTSBX_DEBUG"):
+                argv.append("--debug")  # zygotes keep our stderr
+            # An empty environment: no secret reaches any process of ours.
+            self.pid = os.posix_spawn(LAUNCHER, argv, {}, file_actions=actions)
+        except OSError as e:
+            record = ErrRecord(1, 0, e.errno or errno.EIO, 0)
+            raise unavailable(record, object=LAUNCHER) from e
+        finally:
+            for fd in (*ends, host):
+                if fd >= 0:
+                    os.close(fd)
+        got = _core.recv(self.control, HELLO.size, 0, START_TIMEOUT_MS)
+        if not got or len(got[0]) != HELLO.size:
+            self.close()
+            raise SandboxUnavailable(
+                "the supervisor did not start", missing=["supervisor"],
+                hint="`agentsbx doctor` tries each step and says which one fails",
+            )  # fmt: skip
+        hello = Hello.unpack(got[0])
+        if hello.err.stage:
+            self.close()
+            raise unavailable(hello.err)
+        return hello
+
+    def close(self) -> None:
+        """End it: everything in its pid namespace dies with it."""
+        if self.owner == os.getpid() and self.control >= 0:
+            with contextlib.suppress(OSError):
+                _core.send(self.control, ID.pack(Msg.STOP, 0, 0))
+        for fd in (self.control, self.broker):
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self.control = self.broker = -1
+        if self.owner == os.getpid() and self.pid > 0:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self.pid = -1
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _send(self, message: bytes, fds: tuple[int, ...] = ()) -> None:
+        try:
+            _core.send(self.control, message, fds)
+        except OSError as e:
+            raise SupervisorGone("the supervisor is gone", errno=e.errno) from None
+
+    def _ask(self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1) -> bytes:
+        mine, theirs = socketpair()
+        try:
+            try:
+                self._send(message, (*fds, theirs))
+            finally:
+                os.close(theirs)
+            while True:
+                got = _core.recv(mine, size, 0, timeout_ms)
+                if got is not None or timeout_ms >= 0:
+                    break
+        finally:
+            os.close(mine)
+        if not got or not got[0]:
+            raise SupervisorGone("the supervisor closed without an answer")
+        return bytes(got[0])
+
+    def mount(self, spec: MountSpec, to_uid: int) -> int:
+        """A detached mount of what `spec` names: a descriptor. Raises `SandboxUnavailable`,
+        FileNotFoundError (the name is gone), OSError(ESTALE) (another object stands there now)."""
+        f = spec.found
+        raw = os.fsencode(f.real)
+        idmap = spec.idmap and to_uid != NO_ID
+        ids = (f.uid, f.gid, to_uid, to_uid) if idmap else (0, 0, NO_ID, NO_ID)
+        msg = MOUNT.pack(
+            Msg.MOUNT, len(raw), f.dev, f.ino, 1 if spec.is_rdonly else 0, int(spec.recursive), *ids, 0
+        )
+        with self._broker_lock:
+            try:
+                _core.send(self.broker, msg + raw)
+                got = _core.recv(self.broker, REPLY.size, 1)
+            except OSError as e:
+                raise SupervisorGone("the broker is gone", errno=e.errno) from None
+        if not got or len(got[0]) != REPLY.size:
+            raise SupervisorGone("the broker closed without an answer")
+        err = ErrRecord.unpack(REPLY.unpack(got[0])[3])
+        if not err.stage:
+            return int(got[1][0])
+        if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP):
+            raise OSError(err.errno, os.strerror(err.errno), f.path)
+        raise unavailable(err, object=f.path)
+
+    def _mounts(self, specs: tuple[MountSpec, ...], to_uid: int) -> list[int]:
+        if len(specs) > MAX_MOUNTS:
+            raise SandboxUnavailable(f"{len(specs)} mounts are more than {MAX_MOUNTS}", missing=["mounts"])
+        fds: list[int] = []
+        try:
+            for spec in specs:
+                fds.append(self.mount(spec, to_uid))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
+
+    def template(self, t: Template) -> int:
+        """Start a zygote; returns its id once it serves."""
+        template_id = next(self._ids)
+        fds: list[int] = []
+        try:
+            fds.append(sealed_memfd("template", t.plan))
+            fds += self._mounts(t.mounts, NO_ID)
+            msg = TEMPLATE.pack(Msg.TEMPLATE, 0, template_id, len(t.mounts), int(t.is_command))
+            self._answer(self._ask(msg, tuple(fds), REPLY.size), t.places)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return template_id
+
+    def pool(self, template_id: int, job: Job, n_waiting: int, uid_index: int) -> Pool:
+        """Make a pool of `n_waiting` waiting sandboxes."""
+        pool_id = next(self._ids)
+        to_uid = self.hello.uid_base + uid_index if self.hello.is_root else NO_ID
+        mine, theirs = socketpair()
+        fds: list[int] = [theirs]
+        try:
+            plan = sealed_memfd("plan", job.plan)
+            fds.append(plan)
+            mounts = self._mounts(job.mounts, to_uid)
+            fds += mounts
+            msg = POOL.pack(
+                Msg.POOL, 0, template_id, pool_id, len(mounts), n_waiting, uid_index,
+                int(job.poll_memory), job.memory, job.cpu_time_ns, job.cpu_quota_us, job.processes,
+                job.want_cgroup, 1,
+            )  # fmt: skip
+            self._answer(self._ask(msg, (plan, *mounts, theirs), REPLY.size), job.places)
+        except BaseException:
+            os.close(mine)
+            raise
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return Pool(pool_id, mine, job, template_id)
+
+    @staticmethod
+    def _answer(raw: bytes, places: tuple[str, ...]) -> None:
+        err = ErrRecord.unpack(REPLY.unpack(raw)[3])
+        if err.stage:
+            place = places[err.op] if err.op < len(places) and err.stage > 8 else None
+            raise unavailable(err, object=place)
+
+    def snapshot(self, pool: Pool, version: int, fd: int) -> None:
+        """From now on new sandboxes of the pool load this snapshot before they wait."""
+        pool.version = version
+        self._send(SNAPSHOT.pack(Msg.SNAPSHOT, 0, pool.id, version), (fd,) if fd >= 0 else ())
+
+    def take(self, pool: Pool, timeout_ms: int) -> Box:
+        """The next waiting sandbox; asks for one where none waits. `SandboxUnavailable` with the
+        stage that failed, TimeoutError after `timeout_ms`."""
+        got = _core.recv(pool.sock, PUB.size, 3, 0)
+        if got is None:
+            self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
+            got = _core.recv(pool.sock, PUB.size, 3, timeout_ms)
+            if got is None:
+                raise TimeoutError("no sandbox became ready")
+        if len(got[0]) != PUB.size:
+            raise SupervisorGone("the pool's queue closed")
+        _, _, _, job_id, version, err, _ = PUB.unpack(got[0])
+        if len(got[1]) != 3:
+            record = ErrRecord.unpack(err)
+            places = pool.job.places
+            raise unavailable(record, object=places[record.op] if record.op < len(places) else None)
+        return Box(job_id, version, got[1])
+
+    def start(self, job_id: int, start_ns: int, deadline_ns: int) -> None:
+        """The job runs from now: deadline, polling, refill."""
+        self._send(START.pack(Msg.START, 0, job_id, start_ns, deadline_ns))
+
+    def kill(self, job_id: int, cause: Cause) -> None:
+        """Kill the whole tree of a job."""
+        self._send(KILL.pack(Msg.KILL, 0, job_id, cause, 0))
+
+    def wait(self, job_id: int, timeout_ms: int = -1) -> ExitRecord:
+        """How the job ended; blocks until it has."""
+        try:
+            raw = self._ask(ID.pack(Msg.WAIT, 0, job_id), (), EXIT_SIZE, timeout_ms)
+        except SupervisorGone:
+            return ExitRecord.lost(job_id)
+        return ExitRecord.unpack(raw)
+
+    def drop_pool(self, pool: Pool) -> None:
+        """Kill its waiting sandboxes and forget it."""
+        pool.close()
+        self._send(ID.pack(Msg.DROP_POOL, 0, pool.id))
+
+    def drop_template(self, template_id: int) -> None:
+        """Kill a zygote and all its jobs."""
+        self._send(ID.pack(Msg.DROP_TEMPLATE, 0, template_id))
+

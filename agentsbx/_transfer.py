@@ -1,0 +1,184 @@
+"""Bodies and big buffers in one memfd: the layout that host and job share, and its checks.
+
+A memfd holds the body first, then each buffer at a multiple of `BUFFER_ALIGN`. What the host sends is
+sealed (FUTURE_WRITE, SHRINK, GROW, SEAL) and mapped privately by the job: arrays are writable on both
+sides and changes stay private (semantics 2.2). What a job sends is mapped by the host only when it is
+sealed against WRITE, SHRINK and GROW: else a job could change it under the host, or shrink it (SIGBUS).
+
+Small enough for both ends; imports nothing of the host's machinery.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from agentsbx._wire import BUFFER_ALIGN
+
+MFD_NOEXEC_SEAL = 0x8
+HOST_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | 0x0010  # FUTURE_WRITE
+JOB_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+ARENA_CACHE_BYTES = 256 * 2**20
+ARENA_MIN = 1 * 2**20
+
+
+def align(n: int) -> int:
+    """Round up to the buffer alignment.
+
+    >>> align(1), align(4096)
+    (4096, 4096)
+    """
+    return (n + BUFFER_ALIGN - 1) & -BUFFER_ALIGN
+
+
+def total_size(n_body: int, lengths: Sequence[int]) -> int:
+    """Bytes of a memfd with that body and those buffers."""
+    return align(n_body) + sum(align(n) for n in lengths)
+
+
+def new_memfd(name: str) -> int:
+    """A sealable memfd without exec rights (MFD_NOEXEC_SEAL where the kernel knows it, 6.3)."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
+    except OSError:
+        return os.memfd_create(name, flags)
+
+
+def write_memfd(name: str, body: bytes, buffers: Sequence[memoryview], seals: int) -> tuple[int, int]:
+    """A new sealed memfd; returns (fd, size). Written, not mapped: no page faults of our own."""
+    fd = new_memfd(name)
+    try:
+        size = total_size(len(body), [b.nbytes for b in buffers])
+        os.ftruncate(fd, size)
+        at = 0
+        for part in (memoryview(body), *buffers):
+            pwrite_all(fd, part.cast("B") if part.nbytes else memoryview(b""), at)
+            at += align(part.nbytes)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, size
+
+
+def pwrite_all(fd: int, view: memoryview, at: int) -> None:
+    """Write all of it at an offset."""
+    while view:
+        n = os.pwrite(fd, view, at)
+        view, at = view[n:], at + n
+
+
+def map_private(fd: int, size: int) -> memoryview:
+    """A private, writable view of a whole memfd."""
+    return memoryview(mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
+
+
+def split(view: memoryview, n_body: int, lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
+    """Body and buffers of a mapped memfd. ValueError if they do not fit it."""
+    if n_body < 0 or any(n < 0 for n in lengths) or total_size(n_body, lengths) > len(view):
+        raise ValueError("buffers do not fit their memfd")
+    at, out = align(n_body), []
+    for n in lengths:
+        out.append(view[at : at + n])
+        at += align(n)
+    return view[:n_body], out
+
+
+def map_hostile(fd: int, size: int, limit: int) -> memoryview:
+    """Host: a memfd that a job made. Mapped if sealed, else ValueError."""
+    st = os.fstat(fd)
+    if st.st_size != size or size > limit:
+        raise ValueError(f"result memfd of {st.st_size} bytes, {size} announced, {limit} allowed")
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise ValueError("result descriptor is not a memfd") from None
+    if seals & JOB_SEALS != JOB_SEALS:
+        raise ValueError("result memfd is not sealed")
+    return map_private(fd, size)
+
+
+class Arena:
+    """A reusable shared memfd of the host: mapped once, filled by memcpy, read-only for jobs."""
+
+    __slots__ = ("busy", "dirty", "fd", "map", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.dirty = 0
+        self.busy: Callable[[], bool] | None = None
+        self.fd = new_memfd("arena")
+        os.ftruncate(self.fd, size)
+        self.map = mmap.mmap(self.fd, size)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, HOST_SEALS)
+
+    def fill(self, body: bytes, buffers: Sequence[memoryview]) -> None:
+        """Put one call's data in; whatever an earlier call left behind it is zeroed."""
+        at = 0
+        for part in (memoryview(body), *buffers):
+            n = part.nbytes
+            if n:
+                self.map[at : at + n] = part.cast("B")
+            end = at + align(n)
+            self._zero(at + n, end)
+            at = end
+        self._zero(at, self.dirty)
+        self.dirty = at
+
+    def _zero(self, start: int, end: int) -> None:
+        end = min(end, self.dirty)
+        while start < end:
+            n = min(end - start, 1 << 20)
+            self.map[start : start + n] = bytes(n)
+            start += n
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self.map.close()
+        os.close(self.fd)
+
+
+class ArenaCache:
+    """Arenas that wait for reuse: only after the job that could read one is dead."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[Arena] = []
+
+    def get(self, size: int) -> Arena:
+        """An arena of at least `size` bytes."""
+        with self._lock:
+            fits = [a for a in self._free if size <= a.size <= max(4 * size, ARENA_MIN)]
+            if fits:
+                best = min(fits, key=lambda a: a.size)
+                self._free.remove(best)
+            else:
+                best = None
+        if best is not None:
+            if best.busy is None or not best.busy():
+                best.busy = None
+                return best
+            best.close()
+        return Arena(max(align(size), ARENA_MIN))
+
+    def put(self, arena: Arena, is_busy: Callable[[], bool]) -> None:
+        """Give one back; `is_busy()` waits for the job's death and says whether it still lives."""
+        arena.busy = is_busy
+        with self._lock:
+            self._free.append(arena)
+            dropped = []
+            while sum(a.size for a in self._free) > ARENA_CACHE_BYTES:
+                dropped.append(self._free.pop(0))
+        for a in dropped:
+            a.close()
+
+    def clear(self) -> None:
+        """Close all."""
+        with self._lock:
+            old, self._free = self._free, []
+        for a in old:
+            a.close()

@@ -1,0 +1,204 @@
+"""The Python side of one job: load the function, wait for the call, run it, answer, die.
+
+Runs in the job only, as pid 1 of its namespaces, after every wall is up and proven. Everything that
+it sends is untrusted to the host; everything that it reads comes from the host.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from agentsbx import _core, _header, _injob, _transfer
+from agentsbx._codec import CodecLimits, encode, encode_exception
+from agentsbx._receive import Receiver
+from agentsbx._wire import FRAME_INLINE, Event, Frame
+
+CHANNEL = 3
+SNAPSHOT = 4
+
+
+class HostGone(Exception):
+    """The channel closed: nobody waits for a result."""
+
+
+def warm_up() -> None:
+    """Zygote: touch the paths of a call once, so that jobs find them compiled and cached."""
+    body, _ = encode({"warm": [1, 2.5, "x", None, True]})
+    _header.pack_result(body, [])
+    Receiver()
+
+
+def _read_frame(*want: int) -> tuple[int, memoryview, list[memoryview]]:
+    """Next frame of one of the kinds: (kind, body, view of the whole memfd or [])."""
+    event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(CHANNEL, -1, -1, -1, -1)
+    if event != Event.FRAME or kind not in want:
+        raise HostGone
+    if memfd < 0:
+        return kind, memoryview(body), []
+    view = _transfer.map_private(memfd, n_memfd)
+    os.close(memfd)
+    return kind, view[:n_body], [view]
+
+
+def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[memoryview]:
+    return _transfer.split(whole[0], n_body, lengths)[1] if whole else []
+
+
+def _send(kind: int, body: bytes, buffers: list[memoryview]) -> None:
+    packed = _header.pack_result(body, [b.nbytes for b in buffers])
+    if not buffers and len(packed) <= FRAME_INLINE:
+        _core.send_frame(CHANNEL, kind, packed)
+        return
+    fd, size = _transfer.write_memfd("result", packed, buffers, _transfer.JOB_SEALS)
+    _core.send_frame(CHANNEL, kind, b"", (fd,), len(packed), size)
+    os.close(fd)
+
+
+def _request_module(name: str) -> tuple[bytes, list[memoryview]]:
+    """`import name` of project code: ask the host."""
+    _core.send_frame(CHANNEL, Frame.IMPORT, name.encode("utf-8", "surrogatepass")[:1024])
+    _, body, whole = _read_frame(Frame.MODULE)
+    head = _header.decode_module(body)
+    return head.blob, _buffers(whole, len(body), head.lengths)
+
+
+def _apply(setup: _header.Setup) -> None:
+    """Look like the host's process: environment, argv, main file."""
+    os.environ.clear()
+    os.environ.update(setup.env)
+    sys.argv[:] = setup.argv
+    main = sys.modules["__main__"]
+    if setup.main_file is None:
+        main.__dict__.pop("__file__", None)
+    else:
+        main.__file__ = setup.main_file
+    _injob.enter(setup.policy, setup.hidden_env)
+    if setup.blas_threads:
+        _injob.restore_blas_threads(setup.blas_threads)
+
+
+def _reseed(seed: int | None) -> None:
+    """No two calls draw the same numbers (semantics 5.4); `seed` makes a call reproducible."""
+    random = sys.modules.get("random")
+    numpy_random = sys.modules.get("numpy.random")
+    torch = sys.modules.get("torch")
+    value = int.from_bytes(os.urandom(16), "little") if seed is None else seed
+    if random is not None or seed is not None:
+        import random as random_module
+
+        random_module.seed(value)
+    if numpy_random is not None:
+        numpy_random.seed(value % 2**32)
+    if torch is not None:
+        torch.manual_seed(value % 2**63)
+
+
+class _Job:
+    def __init__(self) -> None:
+        self.receiver = Receiver()
+        self.receiver.install_importer(_request_module)
+
+    def load_snapshot(self, head: _header.SnapshotHead, buffers: list[memoryview]) -> None:
+        _apply(head.setup)
+        self.receiver.load_snapshot(head.blob, buffers)
+
+    def load_waiting(self) -> None:
+        """Snapshot of the pool, given at the fork."""
+        size = os.fstat(SNAPSHOT).st_size
+        view = _transfer.map_private(SNAPSHOT, size)
+        os.close(SNAPSHOT)
+        n_body = int.from_bytes(view[:8], "little")
+        body = view[8 : 8 + n_body]
+        head = _header.decode_snapshot(body)
+        rest = view[_transfer.align(8 + n_body) :]
+        buffers = _transfer.split(rest, 0, head.lengths)[1]
+        self.load_snapshot(head, buffers)
+
+    def run(self) -> None:
+        _, body, whole = _read_frame(Frame.CALL)
+        head = _header.decode_call(body)
+        buffers = _buffers(whole, len(body), head.lengths)
+        if head.snapshot is not None:
+            n = len(head.snapshot.lengths)
+            self.load_snapshot(head.snapshot, buffers[:n])
+            buffers = buffers[n:]
+        _reseed(head.seed)
+        fn, args, kwargs = self.receiver.load_call(head.blob, buffers)
+        try:
+            if head.is_async:
+                import asyncio
+
+                value = asyncio.run(fn(*args, **kwargs))
+            else:
+                value = fn(*args, **kwargs)
+        except BaseException as e:
+            _fail(e)
+            return
+        _answer(value)
+
+
+def _answer(value: Any) -> None:
+    try:
+        body, buffers = encode(value, limits=_injob.limits)
+    except Exception as e:
+        _fail(e)
+        return
+    _flush()
+    _send(Frame.RESULT, body, buffers)
+
+
+def _fail(exc: BaseException) -> None:
+    tb = exc.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+        tb = tb.tb_next  # our own frames say nothing to the user
+    exc.__traceback__ = tb
+    body, buffers = encode_exception(exc, limits=_injob.limits)
+    _flush()
+    _send(Frame.ERROR, body, buffers)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue  # the user closed or replaced it
+
+
+def _prefault() -> None:
+    """Touch what a call touches: copy-on-write faults are taken now, while nobody waits."""
+    body, _ = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits)
+    _header.pack_result(body, [])
+
+
+def run(job_id: int, version: int) -> None:
+    """Entry of a forked job; never returns."""
+    del job_id
+    code = 0
+    try:
+        job = _Job()
+        try:
+            if version:
+                job.load_waiting()
+            _prefault()
+        except Exception as e:  # the function cannot be loaded: the error of the call
+            _read_frame(Frame.CALL)
+            _fail(e)
+        else:
+            try:
+                job.run()
+            except HostGone:
+                raise
+            except BaseException as e:
+                _fail(e)
+    except HostGone:
+        pass
+    except BaseException:
+        code = 125
+    finally:
+        os._exit(code)
+
+
+DEFAULT_LIMITS = CodecLimits()

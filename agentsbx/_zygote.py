@@ -1,0 +1,37 @@
+"""Main program of a Python zygote: import what the jobs shall find imported, then serve for ever.
+
+Runs as ``python -I -S -B -c BOOT preload sys.path...`` in an empty environment and the template's
+base tree; pid 1 of its pid namespace, one thread, no secret. It never runs project code: `preload`
+names installed distributions or stdlib modules only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+
+BOOT = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from agentsbx._zygote import main; main(sys.argv[1])"
+)
+
+
+def main(preload: str) -> None:
+    """Import, freeze, serve. Never returns."""
+    from agentsbx import _core, _worker
+
+    for name in preload.split(","):
+        if name != "-":
+            # What cannot be imported here cannot be imported in the job either, and says so there.
+            with contextlib.suppress(Exception):
+                __import__(name)
+    _worker.warm_up()
+    sys.argv[:] = [""]
+    gc.collect()
+    gc.freeze()
+    job = _core.zygote_serve(_worker.CHANNEL)
+    if job is None:
+        os._exit(0)
+    _worker.run(*job)

@@ -1,0 +1,232 @@
+/* messages.c - messages (base/wire.h) and frames (base/call.h) for Python: moving bytes and fds. */
+#include "module.h"
+
+#include "../base/call.h"
+#include "../base/io.h"
+#include "../base/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = 65536 };
+
+static int fds_of(PyObject *seq, int *fds)
+{
+    Py_ssize_t n = PyTuple_Size(seq);
+
+    if (n < 0)
+        return -1;
+    if (n > MAX_FDS) {
+        PyErr_SetString(PyExc_ValueError, "too many file descriptors for one message");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        fds[i] = (int)PyLong_AsLong(PyTuple_GetItem(seq, i));
+        if (fds[i] == -1 && PyErr_Occurred())
+            return -1;
+    }
+    return (int)n;
+}
+
+static PyObject *tuple_of_fds(const int *fds, unsigned n)
+{
+    PyObject *t = PyTuple_New((Py_ssize_t)n);
+
+    for (unsigned i = 0; t && i < n; i++) {
+        PyObject *v = PyLong_FromLong(fds[i]);
+        if (!v || PyTuple_SetItem(t, (Py_ssize_t)i, v) < 0)
+            Py_CLEAR(t);
+    }
+    if (!t)
+        while (n)
+            close(fds[--n]);
+    return t;
+}
+
+PyDoc_STRVAR(send_doc, "send(sock, message: bytes, fds: tuple[int, ...] = (), flags: int = 0) -> None\n\n"
+                       "Send one message with descriptors. OSError on failure.");
+
+static PyObject *py_send(PyObject *self, PyObject *args)
+{
+    int sock, flags = 0, fds[MAX_FDS], n = 0, r;
+    PyObject *seq = NULL;
+    Py_buffer buf;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy*|O!i", &sock, &buf, &PyTuple_Type, &seq, &flags))
+        return NULL;
+    if (seq && (n = fds_of(seq, fds)) < 0) {
+        PyBuffer_Release(&buf);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    r = sbx_send(sock, buf.buf, (size_t)buf.len, NULL, 0, fds, (unsigned)n, flags);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&buf);
+    if (r < 0)
+        return sbx_py_errno(r);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(recv_doc, "recv(sock, max_bytes: int, max_fds: int = 0, timeout_ms: int = -1)\n"
+                       "-> tuple[bytes, tuple[int, ...]] | None\n\n"
+                       "Receive one message; b'' means that the peer closed, None that the time is over.\n"
+                       "Descriptors beyond max_fds are refused with EMSGSIZE.");
+
+static PyObject *py_recv(PyObject *self, PyObject *args)
+{
+    int sock, max_bytes, max_fds = 0, timeout = -1, fds[MAX_FDS], p = 1;
+    unsigned n_fds = 0;
+    ssize_t n = 0;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ii|ii", &sock, &max_bytes, &max_fds, &timeout))
+        return NULL;
+    if (max_bytes <= 0 || max_bytes > SBX_MAX_MSG || max_fds < 0 || max_fds > MAX_FDS) {
+        PyErr_SetString(PyExc_ValueError, "max_bytes or max_fds out of range");
+        return NULL;
+    }
+    char *buf = PyMem_Malloc((size_t)max_bytes);
+    if (!buf)
+        return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    struct pollfd pfd = {sock, POLLIN, 0};
+    n = timeout == 0 ? 0 : -EINTR;
+    if (timeout > 0)
+        p = poll(&pfd, 1, timeout);
+    if (p < 0)
+        n = -errno;
+    else if (p > 0)
+        n = sbx_recv(sock, buf, (size_t)max_bytes, fds, (unsigned)max_fds, &n_fds, timeout == 0 ? MSG_DONTWAIT : 0);
+    Py_END_ALLOW_THREADS
+    if (p == 0 || n == -EAGAIN || n == -EINTR) {
+        PyMem_Free(buf);
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+        Py_RETURN_NONE;
+    }
+    PyObject *data = n < 0 ? sbx_py_errno(n) : PyBytes_FromStringAndSize(buf, n);
+    PyMem_Free(buf);
+    if (!data)
+        return NULL;
+    PyObject *got = tuple_of_fds(fds, n_fds);
+    PyObject *both = got ? PyTuple_Pack(2, data, got) : NULL;
+    Py_XDECREF(got);
+    Py_DECREF(data);
+    return both;
+}
+
+PyDoc_STRVAR(send_frame_doc,
+             "send_frame(channel, kind: int, body: bytes, fds: tuple[int, ...] = (), n_body: int = 0,\n"
+             "n_memfd: int = 0) -> None\n\nSend one frame. n_memfd != 0: the first fd is the memfd and "
+             "n_body bytes of it are the body.");
+
+static PyObject *py_send_frame(PyObject *self, PyObject *args)
+{
+    int chan, kind, fds[MAX_FDS], n = 0, r;
+    unsigned long long n_body = 0, n_memfd = 0;
+    PyObject *seq = NULL;
+    Py_buffer buf;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiy*|O!KK", &chan, &kind, &buf, &PyTuple_Type, &seq, &n_body, &n_memfd))
+        return NULL;
+    if ((seq && (n = fds_of(seq, fds)) < 0) || buf.len > SBX_FRAME_INLINE) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "frame body too long to go inline");
+        PyBuffer_Release(&buf);
+        return NULL;
+    }
+    struct sbx_frame head = {(uint32_t)kind, (uint32_t)buf.len, n_body, n_memfd};
+    Py_BEGIN_ALLOW_THREADS
+    r = sbx_send(chan, &head, sizeof head, buf.buf, (size_t)buf.len, fds, (unsigned)n, 0);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&buf);
+    if (r < 0)
+        return sbx_py_errno(r);
+    Py_RETURN_NONE;
+}
+
+/* (event, kind, body, memfd, n_body, n_memfd) from one received frame; checks only its shape. */
+static PyObject *frame_tuple(const char *buf, ssize_t n, int fd)
+{
+    struct sbx_frame f;
+
+    if (n >= (ssize_t)sizeof f)
+        memcpy(&f, buf, sizeof f);
+    if (n < (ssize_t)sizeof f || n != (ssize_t)sizeof f + f.n_inline || (f.n_memfd != 0) != (fd >= 0) ||
+        f.n_body > f.n_memfd || f.n_memfd > LLONG_MAX) {
+        sbx_close(&fd);
+        return Py_BuildValue("(iiy#iKK)", 1, 0, "", (Py_ssize_t)0, -1, 0ULL, 0ULL);
+    }
+    return Py_BuildValue("(iiy#iKK)", 1, (int)f.kind, buf + sizeof f, (Py_ssize_t)f.n_inline, fd,
+                         (unsigned long long)f.n_body, (unsigned long long)f.n_memfd);
+}
+
+static PyObject *bytes_event(int event, const char *buf, ssize_t n)
+{
+    return Py_BuildValue("(iiy#iKK)", event, 0, buf, n < 0 ? (Py_ssize_t)0 : (Py_ssize_t)n, -1, 0ULL, 0ULL);
+}
+
+PyDoc_STRVAR(wait_frame_doc,
+             "wait_frame(channel, out, err, cancel, timeout_ms)\n"
+             "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
+             "Wait for what a job does next. event: 0 time over, 1 frame (kind 0: malformed), 2 bytes on\n"
+             "stdout (b'' = closed), 3 on stderr, 4 channel closed, 5 cancelled. fds of -1 are not watched.\n"
+             "A signal handler that raises ends the wait.");
+
+static PyObject *py_wait_frame(PyObject *self, PyObject *args)
+{
+    static const int events[] = {1, 2, 3, 5};
+    int chan, out, err, cancel, timeout, fd = -1, ready = 0;
+    unsigned n_fds = 0;
+    ssize_t n = 0;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiiii", &chan, &out, &err, &cancel, &timeout))
+        return NULL;
+    struct pollfd p[4] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}, {cancel, POLLIN, 0}};
+    char *buf = PyMem_Malloc(READ_SIZE);
+    if (!buf)
+        return PyErr_NoMemory();
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        n = poll(p, 4, timeout);
+        if (n < 0)
+            n = -errno;
+        for (ready = n > 0 ? 0 : 4; ready < 4 && !p[ready].revents; ready++)
+            ;
+        if (n > 0 && ready == 0)
+            n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
+        else if (n > 0 && ready < 3)
+            n = read(p[ready].fd, buf, READ_SIZE);
+        Py_END_ALLOW_THREADS
+    } while (n == -EINTR && PyErr_CheckSignals() == 0);
+    PyObject *result = NULL;
+    if (n == -EINTR)
+        ;
+    else if (n == 0 && ready == 4)
+        result = bytes_event(0, "", 0);
+    else if (ready == 0 && (n == 0 || n == -ECONNRESET))
+        result = bytes_event(4, "", 0);
+    else if (ready == 0)
+        result = n < 0 ? bytes_event(1, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
+    else if (ready < 4)
+        result = bytes_event(events[ready], buf, ready == 3 ? 0 : n);
+    else
+        result = sbx_py_errno(n);
+    PyMem_Free(buf);
+    return result;
+}
+
+PyMethodDef sbx_py_messages[] = {
+    {"send", py_send, METH_VARARGS, send_doc},
+    {"recv", py_recv, METH_VARARGS, recv_doc},
+    {"send_frame", py_send_frame, METH_VARARGS, send_frame_doc},
+    {"wait_frame", py_wait_frame, METH_VARARGS, wait_frame_doc},
+    {NULL, NULL, 0, NULL},
+};

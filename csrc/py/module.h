@@ -1,0 +1,19 @@
+/* module.h - the functions of the extension agentsbx._core, grouped by the process that calls them.
+ *
+ * This folder is the only one with Python.h. Functions take and return ints, bytes and tuples; no
+ * logic lives here, no C code calls back into Python (law 2), module state is empty.
+ */
+#ifndef SBX_MODULE_H
+#define SBX_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+extern PyMethodDef sbx_py_messages[]; /* any process: messages and frames */
+extern PyMethodDef sbx_py_plan[];     /* host: filter compiler, plan check */
+extern PyMethodDef sbx_py_zygote[];   /* zygote: the serve loop */
+
+/* OSError from -errno; returns NULL. */
+PyObject *sbx_py_errno(long negative_errno);
+
+#endif
