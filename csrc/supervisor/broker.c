@@ -10,12 +10,35 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "../base/io.h"
 #include "../base/sys.h"
 #include "proc.h"
 #include "supervisor.h"
+
+static volatile sig_atomic_t is_asked_to_end;
+
+static void ask_to_end(int sig)
+{
+    (void)sig;
+    is_asked_to_end = 1;
+}
+
+/* What the host passed on by habit is none of ours: keys in the environment, its umask, its signals. */
+static void forget_host(void)
+{
+    struct sigaction act = {.sa_handler = ask_to_end};
+
+    for (char **e = environ; e && *e; e++)
+        explicit_bzero(*e, strlen(*e));
+    umask(022);
+    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGHUP, &act, NULL);
+}
 
 static int parse_fd(const char *s, int *fd)
 {
@@ -153,7 +176,7 @@ static pid_t start_supervisor(struct sbx_launch *l, int *pidfd, struct sbx_err *
 /* Until the host or the supervisor is gone. */
 static void serve(struct sbx_launch *l, int pidfd)
 {
-    for (;;) {
+    while (!is_asked_to_end) {
         struct pollfd p[] = {{.fd = pidfd, .events = POLLIN},
                              {.fd = l->host_pidfd, .events = POLLIN},
                              {.fd = l->broker_fd, .events = POLLIN}};
@@ -171,6 +194,7 @@ static void serve(struct sbx_launch *l, int pidfd)
 
 static int start(struct sbx_launch *l, struct sbx_err *e)
 {
+    forget_host();
     setsid(); /* fails for a group leader only, and the host gave us a session then */
     if (enter_namespaces(l, e) || open_self(l, e))
         return -1;

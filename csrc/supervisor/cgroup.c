@@ -87,13 +87,6 @@ static int slot_remove(struct sbx_cg *cg, struct sbx_slot *slot)
     return left ? -EBUSY : 0;
 }
 
-/* Groups that neither limit nor count anything for these limits are not made: each costs a mkdir and
- * an attach. */
-static int is_needed(uint32_t have)
-{
-    return (have & (SBX_CG_MEMORY | SBX_CG_PIDS | SBX_CG_CPU | SBX_CG_CPUACCT)) != 0;
-}
-
 static int slot_make(struct sbx_cg *cg, struct sbx_slot *slot)
 {
     char name[32];
@@ -108,8 +101,6 @@ static int slot_make(struct sbx_cg *cg, struct sbx_slot *slot)
         slot->dir_fds[i] = slot->attach_fds[i] = -1;
     slot_name(slot, name);
     for (unsigned i = 0; i < cg->n_dirs && !r; i++) {
-        if (!is_needed(cg->dirs[i].have))
-            continue;
         if (mkdirat(cg->dirs[i].fd, name, 0755) ||
             (slot->dir_fds[i] = openat(cg->dirs[i].fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
             r = -errno;

@@ -48,8 +48,6 @@ static uint32_t known_words(const char *list)
     have |= has_word(list, "pids") ? SBX_CG_PIDS : 0;
     have |= has_word(list, "cpu") ? SBX_CG_CPU : 0;
     have |= has_word(list, "cpuacct") ? SBX_CG_CPUACCT : 0;
-    have |= has_word(list, "blkio") ? SBX_CG_IO : 0;
-    have |= has_word(list, "freezer") ? SBX_CG_FREEZER : 0;
     return have;
 }
 

@@ -11,14 +11,14 @@
 static uint32_t words(int dir, const char *file)
 {
     static const struct { const char *name; uint32_t bit; } known[] = {
-        {"memory", SBX_CG_MEMORY}, {"pids", SBX_CG_PIDS}, {"cpu", SBX_CG_CPU}, {"io", SBX_CG_IO}};
+        {"memory", SBX_CG_MEMORY}, {"pids", SBX_CG_PIDS}, {"cpu", SBX_CG_CPU}};
     char buf[256], *rest = buf, *word;
     uint32_t have = 0;
 
     if (sbx_read_file(dir, file, buf, sizeof buf) < 0)
         return 0;
     while ((word = strsep(&rest, " \n")))
-        for (unsigned i = 0; i < 4; i++)
+        for (unsigned i = 0; i < 3; i++)
             if (!strcmp(word, known[i].name))
                 have |= known[i].bit;
     return have;

@@ -9,7 +9,7 @@
 #include "../base/sys.h"
 #include "supervisor.h"
 
-enum { CHANNEL_BYTES = 256 * 1024 };
+enum { CHANNEL_BYTES = 256 * 1024, MAX_EARLY_DEATHS = 3 };
 static const uint64_t SETUP_NS = 30000000000ull, FIRST_POLL_NS = 10000000;
 
 /* id = serial * SBX_MAX_JOBS + index */
@@ -44,7 +44,7 @@ static struct sbx_jb *new_job(struct sbx_sup *s, struct sbx_plc *p)
     return NULL;
 }
 
-static void set_running_off(struct sbx_jb *j)
+static void set_not_waiting(struct sbx_jb *j)
 {
     if (j->state == JOB_FORKING || j->state == JOB_WAITING)
         j->pool->n_waiting--;
@@ -55,18 +55,18 @@ static void free_job(struct sbx_sup *s, struct sbx_jb *j)
 {
     struct sbx_plc *p = j->pool;
 
-    set_running_off(j);
+    set_not_waiting(j);
     sbx_close(&j->pidfd);
     sbx_close(&j->channel_fd);
     sbx_close(&j->out_fd);
     sbx_close(&j->err_fd);
-    sbx_close(&j->listener_fd);
+    sbx_loop_close(s, &j->listener_fd);
     if (j->slot)
         sbx_slot_put(&s->l->cg, j->slot);
     j->slot = NULL;
     j->state = JOB_FREE;
     j->pool = NULL;
-    sbx_pool_release(p);
+    sbx_pool_release(s, p);
 }
 
 static void finish(struct sbx_sup *s, struct sbx_jb *j, struct sbx_exit *m)
@@ -212,13 +212,11 @@ void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m)
 
     if (!j || j->state != JOB_WAITING || !j->is_published)
         return;
-    j->pool->n_waiting--;
     j->state = JOB_RUNNING;
     j->start_ns = m->start_ns;
     j->deadline_ns = m->deadline_ns;
     j->next_poll_ns = m->start_ns + FIRST_POLL_NS;
-    j->pool->is_paused = 0;
-    sbx_pool_refill(s, j->tmpl);
+    sbx_pool_started(s, j->pool);
 }
 
 void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause)
@@ -275,6 +273,9 @@ void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
         sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
         fail_setup(s, j, &e);
     }
+    /* A worker that cannot even wait must not be forked for ever. */
+    if (j->state != JOB_RUNNING && !j->is_killed && ++j->pool->n_early_deaths >= MAX_EARLY_DEATHS)
+        j->pool->is_paused = 1;
     finish(s, j, &x);
     sbx_pool_refill(s, t);
 }

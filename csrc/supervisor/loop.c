@@ -28,6 +28,13 @@ int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_
     return ctl(s, EPOLL_CTL_MOD, fd, events, kind, id);
 }
 
+void sbx_loop_close(struct sbx_sup *s, int *fd)
+{
+    if (*fd >= 0)
+        epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, *fd, NULL);
+    sbx_close(fd);
+}
+
 void sbx_loop_reply(int *reply_fd, uint64_t id, const struct sbx_err *e)
 {
     struct sbx_reply m = {.head = {.type = SBX_MSG_REPLY}, .id = id, .err = *e};
@@ -60,6 +67,8 @@ static uint64_t tick(struct sbx_sup *s)
     uint64_t now = sbx_now_ns(), next = sbx_job_tick(s, now), t;
 
     t = sbx_template_tick(s, now);
+    next = t < next ? t : next;
+    t = sbx_pool_tick(s, now);
     next = t < next ? t : next;
     t = s->l->cg.version ? sbx_slot_tick(&s->l->cg, now) : 0;
     return t && t < next ? t : next;

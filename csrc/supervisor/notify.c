@@ -82,14 +82,14 @@ void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
     if (!j || j->listener_fd < 0)
         return;
     if (!(events & EPOLLIN)) { /* the filter's last user is gone */
-        sbx_close(&j->listener_fd);
+        sbx_loop_close(s, &j->listener_fd);
         return;
     }
     memset(&in, 0, sizeof in);
     memset(&out, 0, sizeof out);
     if (ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_RECV, &in)) {
         if (errno != ENOENT && errno != EINTR) /* the caller died meanwhile: fine */
-            sbx_close(&j->listener_fd);
+            sbx_loop_close(s, &j->listener_fd);
         return;
     }
     if (is_suicide(&in.n.data)) {
@@ -101,5 +101,5 @@ void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
     out.r.error = -errno_for((uint32_t)in.n.data.nr);
     ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_SEND, &out);
     if (++j->n_notified >= MAX_NOTIFIED)
-        sbx_close(&j->listener_fd);
+        sbx_loop_close(s, &j->listener_fd);
 }

@@ -13,10 +13,10 @@
 #include "../base/sys.h"
 #include "supervisor.h"
 
-enum { MAX_TREE = 512 };
+enum { MAX_TREE = 512, CHEAP_TREE = 4 };
 static const uint64_t POLL_NS = 20000000, SLOW_POLL_NS = 100000000, NS_PER_TICK = 10000000; /* USER_HZ 100 */
 
-struct tree { unsigned n; int is_cut; pid_t pids[MAX_TREE]; };
+struct tree { unsigned n, n_threads; int is_cut; pid_t pids[MAX_TREE]; };
 
 static char *at(char *buf, pid_t pid, const char *file)
 {
@@ -62,6 +62,7 @@ static void add_children_of_thread(struct tree *t, const char *path)
 static void walk(struct tree *t, pid_t root)
 {
     t->n = 1;
+    t->n_threads = 0;
     t->is_cut = 0;
     t->pids[0] = root;
     for (unsigned i = 0; i < t->n; i++) {
@@ -71,6 +72,7 @@ static void walk(struct tree *t, pid_t root)
             uint64_t tid;
             if (sbx_parse_u64(e->d_name, &tid))
                 continue;
+            t->n_threads++;
             strcat(at(path, t->pids[i], "/task/"), sbx_u64_str(tid, num));
             add_children_of_thread(t, strcat(path, "/children"));
         }
@@ -124,14 +126,15 @@ static void raise_to(uint64_t *peak, uint64_t v)
         *peak = v;
 }
 
-/* RSS counts shared pages once per process: it only says that a dearer look is worth it. */
+/* RSS counts pages shared with the zygote and among the tree in full: for a big tree it only says
+ * whether the dearer look (it walks page tables) is worth it. */
 static uint64_t memory_of(const struct tree *t, uint64_t limit)
 {
     uint64_t rss = 0, pss = 0;
 
     for (unsigned i = 0; i < t->n; i++)
         rss += rss_of(t->pids[i]);
-    if (t->n == 1 || rss < limit - limit / 8)
+    if (t->n > CHEAP_TREE && rss < limit - limit / 8)
         return rss;
     for (unsigned i = 0; i < t->n; i++)
         pss += pss_of(t->pids[i]);
@@ -149,7 +152,7 @@ static void poll_tree(struct sbx_jb *j)
     if (!j->pid)
         return;
     walk(&t, j->pid);
-    raise_to(&j->peak_processes, t.n);
+    raise_to(&j->peak_processes, t.n_threads);
     for (unsigned i = 0; i < t.n; i++)
         cpu += cpu_ns_of(t.pids[i]);
     raise_to(&j->polled_cpu_ns, cpu);

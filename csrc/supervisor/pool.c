@@ -17,9 +17,9 @@ struct sbx_plc *sbx_pool_find(struct sbx_sup *s, uint64_t id)
     return NULL;
 }
 
-static void free_pool(struct sbx_plc *p)
+static void free_pool(struct sbx_sup *s, struct sbx_plc *p)
 {
-    sbx_close(&p->sock);
+    sbx_loop_close(s, &p->sock);
     sbx_close(&p->reply_fd);
     sbx_close(&p->snapshot_fd);
     p->state = POOL_FREE;
@@ -61,34 +61,41 @@ void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_r
         return;
     sbx_loop_reply(&p->reply_fd, p->def.pool_id, &m->err);
     if (m->err.stage) {
-        free_pool(p);
+        free_pool(s, p);
         return;
     }
     p->state = POOL_OPEN;
     sbx_loop_watch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial); /* no EPOLLIN: nothing is read here */
 }
 
+/* A fork right after START would take the CPU from the call that just began. A call that finds the pool
+ * empty meanwhile says so (GROW) and does not wait for this. */
+static const uint64_t REFILL_DELAY_NS = 1000000;
+
 /* THE policy: how many sandboxes this pool should start now. Whatever a waiting call asked for
  * first (GROW); else as many as are missing. At most one fork is under way per zygote, so a burst
  * of STARTs is served one fork after the other between other events. */
-static uint32_t n_wanted(const struct sbx_plc *p)
+static uint32_t n_wanted(const struct sbx_plc *p, uint64_t now_ns)
 {
     if (p->state != POOL_OPEN)
         return 0;
     if (p->n_extra)
         return p->n_extra;
-    return !p->is_paused && p->n_waiting < p->def.n_waiting ? p->def.n_waiting - p->n_waiting : 0;
+    return !p->is_paused && p->refill_ns <= now_ns && p->n_waiting < p->def.n_waiting
+               ? p->def.n_waiting - p->n_waiting
+               : 0;
 }
 
 void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
 {
     struct sbx_plc *best = NULL;
+    uint64_t now = sbx_now_ns();
 
     if (t->state != TEMPLATE_SERVING || t->forking_job)
         return;
     for (unsigned i = 0; i < SBX_MAX_POOLS; i++) {
         struct sbx_plc *p = &s->pools[i];
-        if (p->state == POOL_OPEN && p->tmpl == t && n_wanted(p) &&
+        if (p->state == POOL_OPEN && p->tmpl == t && n_wanted(p, now) &&
             (!best || (p->n_extra && !best->n_extra) || (!p->n_extra == !best->n_extra && p->n_waiting < best->n_waiting)))
             best = p;
     }
@@ -97,6 +104,31 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
     if (best->n_extra)
         best->n_extra--;
     sbx_job_fork(s, best);
+}
+
+void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+{
+    p->n_waiting--;
+    p->is_paused = 0;
+    p->n_early_deaths = 0;
+    p->refill_ns = sbx_now_ns() + REFILL_DELAY_NS;
+    sbx_pool_refill(s, p->tmpl); /* others of this zygote may be due */
+}
+
+uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
+{
+    uint64_t next = SBX_NEVER;
+
+    for (unsigned i = 0; i < SBX_MAX_POOLS; i++) {
+        struct sbx_plc *p = &s->pools[i];
+        if (p->state != POOL_OPEN || p->is_paused || p->n_waiting >= p->def.n_waiting)
+            continue;
+        if (p->refill_ns <= now_ns)
+            sbx_pool_refill(s, p->tmpl); /* may do nothing: FORKED comes back to it */
+        else if (p->refill_ns < next)
+            next = p->refill_ns;
+    }
+    return next;
 }
 
 void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j, const struct sbx_err *e)
@@ -159,7 +191,7 @@ void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p)
 
     sbx_send(p->tmpl->sock, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
     p->state = POOL_DROPPED;
-    sbx_close(&p->sock);
+    sbx_loop_close(s, &p->sock);
     sbx_close(&p->reply_fd);
     sbx_close(&p->snapshot_fd);
     for (unsigned i = 0; i < s->max_job; i++) {
@@ -168,23 +200,22 @@ void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p)
             sbx_job_kill(j, SBX_CAUSE_CANCELLED);
     }
     if (!p->n_jobs)
-        free_pool(p);
+        free_pool(s, p);
 }
 
-void sbx_pool_release(struct sbx_plc *p)
+void sbx_pool_release(struct sbx_sup *s, struct sbx_plc *p)
 {
     if (--p->n_jobs == 0 && p->state == POOL_DROPPED)
-        free_pool(p);
+        free_pool(s, p);
 }
 
 void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p)
 {
     struct sbx_pub m = {.head = {.type = SBX_MSG_POOL}, .pool_id = p->def.pool_id};
-    (void)s;
 
     sbx_fail(&m.err, SBX_STAGE_FORK, 0, ECHILD);
     sbx_loop_reply(&p->reply_fd, p->def.pool_id, &m.err);
     if (p->sock >= 0)
         sbx_send(p->sock, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
-    free_pool(p); /* its end of the socket closes: whatever the host misses here, it sees that */
+    free_pool(s, p); /* its end of the socket closes: whatever the host misses here, it sees that */
 }

@@ -26,6 +26,10 @@ static int take_identity(struct sbx_launch *l, struct sbx_err *e)
     sbx_close(&l->go_fd);
     if (!may_use_cg)
         l->cg.version = 0, l->cg.have = 0, l->cg.n_dirs = 0;
+    /* Inherited by every pid namespace below: no memfd can be executed (6.3; Documentation/mm). Only
+     * the real root may, so before the id change; filters of ordinary users demand the seal instead. */
+    if (l->is_root)
+        (void)sbx_write_file(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2");
     if (l->is_root && syscall(SYS_setgroups, 0, NULL))
         return sbx_fail(e, SBX_STAGE_IDS, 0, errno);
     if (syscall(SYS_setresgid, 0, 0, 0) || syscall(SYS_setresuid, 0, 0, 0))
@@ -81,7 +85,10 @@ int sbx_supervisor_main(struct sbx_launch *l)
     int r;
 
     sup.l = l;
-    signal(SIGPIPE, SIG_IGN);
+    /* As pid 1 only signals with a handler can reach it from inside: there are none. */
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     if (take_identity(l, &hello.err) == 0 && confine(&hello) == 0) {
         r = watch_all(&sup);
         if (r)

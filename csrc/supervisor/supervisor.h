@@ -36,7 +36,8 @@ enum {
 
 #define SBX_NEVER UINT64_MAX
 
-enum sbx_template_state { TEMPLATE_FREE = 0, TEMPLATE_STARTING, TEMPLATE_SERVING };
+/* DYING: killed or dead; it is only waited for. */
+enum sbx_template_state { TEMPLATE_FREE = 0, TEMPLATE_STARTING, TEMPLATE_SERVING, TEMPLATE_DYING };
 
 struct sbx_tmpl {
     enum sbx_template_state state;
@@ -60,10 +61,12 @@ struct sbx_plc { /* a pool */
     int snapshot_fd;
     uint64_t version;
     uint32_t n_extra;       /* asked for by GROW, not forked yet */
+    uint64_t refill_ns;     /* no refill before: the call that just started goes first */
     uint32_t n_jobs;        /* of any state: a dropped pool is freed with its last one */
     uint32_t n_waiting;     /* forking or waiting */
     uint32_t n_unpublished; /* complete, but the pool socket's queue was full */
-    int is_paused;          /* the last sandbox failed: no refill until the host acts */
+    uint32_t n_early_deaths; /* sandboxes that died before any START, since the last START */
+    int is_paused;          /* sandboxes fail: no refill until the host acts */
 };
 
 enum sbx_job_state { JOB_FREE = 0, JOB_FORKING, JOB_WAITING, JOB_RUNNING };
@@ -111,6 +114,8 @@ int sbx_supervisor_main(struct sbx_launch *l);
 int sbx_loop_run(struct sbx_sup *s);
 int sbx_loop_watch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind, uint64_t id);
 int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind, uint64_t id);
+/* Close a watched descriptor: a clone may hold a copy for a while, which would keep it watched. */
+void sbx_loop_close(struct sbx_sup *s, int *fd);
 /* Answer a reply socket and close it. */
 void sbx_loop_reply(int *reply_fd, uint64_t id, const struct sbx_err *e);
 
@@ -137,9 +142,12 @@ void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p);
 void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events);
 /* Fork what the policy wants now, in every pool of the template. */
 void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t);
+/* A job of the pool was started: one fewer waits. */
+void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p);
+uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns);
 /* Tell the host about a complete (or failed: e) sandbox. */
 void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j, const struct sbx_err *e);
-void sbx_pool_release(struct sbx_plc *p); /* one job less */
+void sbx_pool_release(struct sbx_sup *s, struct sbx_plc *p); /* one job less */
 /* The zygote is dead: tell the host, forget. */
 void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p);
 

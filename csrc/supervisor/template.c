@@ -24,7 +24,8 @@ enum { SOCK_BYTES = 1 << 20 };
 struct sbx_tmpl *sbx_template_find(struct sbx_sup *s, uint64_t id)
 {
     for (unsigned i = 0; i < SBX_MAX_TEMPLATES; i++)
-        if (s->templates[i].state != TEMPLATE_FREE && s->templates[i].id == id)
+        if ((s->templates[i].state == TEMPLATE_STARTING || s->templates[i].state == TEMPLATE_SERVING) &&
+            s->templates[i].id == id)
             return &s->templates[i];
     return NULL;
 }
@@ -126,10 +127,10 @@ static int launch(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_templa
     return write_maps(s, t->pid, go_write, e);
 }
 
-static void forget(struct sbx_tmpl *t)
+static void forget(struct sbx_sup *s, struct sbx_tmpl *t)
 {
-    sbx_close(&t->sock);
-    sbx_close(&t->pidfd);
+    sbx_loop_close(s, &t->sock);
+    sbx_loop_close(s, &t->pidfd);
     sbx_close(&t->reply_fd);
     t->state = TEMPLATE_FREE;
 }
@@ -158,7 +159,7 @@ void sbx_template_start(struct sbx_sup *s, const struct sbx_template *m, int *fd
         if (t->pidfd >= 0)
             sbx_pidfd_kill(t->pidfd, SIGKILL);
         sbx_loop_reply(&t->reply_fd, t->id, &e);
-        forget(t);
+        forget(s, t);
     }
 }
 
@@ -169,10 +170,11 @@ static void answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_rep
         return;
     }
     sbx_loop_reply(&t->reply_fd, t->id, &m->err);
-    if (m->err.stage == 0) {
+    /* After an error it is about to die: EV_ZYGOTE_PID. */
+    if (t->state == TEMPLATE_STARTING && m->err.stage == 0) {
         t->state = TEMPLATE_SERVING;
         t->deadline_ns = SBX_NEVER;
-    } /* else it is about to die: EV_ZYGOTE_PID */
+    }
 }
 
 /* One message of the zygote or of a job in set-up. 0 = none left. */
@@ -234,6 +236,7 @@ void sbx_template_died(struct sbx_sup *s, uint64_t serial)
 
     if (!t)
         return;
+    t->state = TEMPLATE_DYING;
     while (serve_one(s, t)) /* exits that it still reported */
         ;
     for (unsigned i = 0; i < s->max_job; i++)
@@ -244,14 +247,14 @@ void sbx_template_died(struct sbx_sup *s, uint64_t serial)
             sbx_pool_lost(s, &s->pools[i]);
     sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
     sbx_loop_reply(&t->reply_fd, t->id, &e);
-    forget(t);
+    forget(s, t);
 }
 
 void sbx_template_drop(struct sbx_sup *s, struct sbx_tmpl *t)
 {
     (void)s;
     sbx_pidfd_kill(t->pidfd, SIGKILL); /* the rest when it is dead */
-    t->id = UINT64_MAX; /* the host may not name it again */
+    t->state = TEMPLATE_DYING;
 }
 
 uint64_t sbx_template_tick(struct sbx_sup *s, uint64_t now_ns)
