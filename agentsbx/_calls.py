@@ -47,8 +47,13 @@ def runtime() -> Any:
     return _runtime
 
 
-def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
-    """Run one call and wait; whatever ends the wait early kills the job."""
+def invoke(
+    wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, detail: bool = False
+) -> Outcome:
+    """Run one call and wait; whatever ends the wait early kills the job.
+
+    `detail` asks for usage and limits too, which a plain call does not look at.
+    """
     __tracebackhide__ = True
     cancel = None
     try:
@@ -56,7 +61,7 @@ def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outco
         bind_call(site.fn, args, kwargs)
         running = runtime()
         cancel = running.Cancel()
-        result = running.invoke(site, args, kwargs, cancel=cancel)
+        result = running.invoke(site, args, kwargs, cancel=cancel, detail=detail)
     except (AgentsbxError, WrongArguments) as error:
         return None, _bare(error)
     except BaseException:
@@ -66,7 +71,9 @@ def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outco
     return result, result.error
 
 
-async def invoke_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+async def invoke_async(
+    wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, detail: bool = False
+) -> Outcome:
     """Run one call in a thread; cancelling the task kills the job."""
     __tracebackhide__ = True
     from agentsbx._await import in_thread
@@ -76,7 +83,9 @@ async def invoke_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, An
         bind_call(site.fn, args, kwargs)
         running = runtime()
         cancel = running.Cancel()
-        result = await in_thread(lambda: running.invoke(site, args, kwargs, cancel=cancel), cancel)
+        result = await in_thread(
+            lambda: running.invoke(site, args, kwargs, cancel=cancel, detail=detail), cancel
+        )
     except (AgentsbxError, WrongArguments) as error:
         return None, _bare(error)
     return result, result.error
@@ -94,7 +103,7 @@ def run(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     __tracebackhide__ = True
     job = inside(wrapper)
     if job is None:
-        result, error = invoke(wrapper, args, kwargs)
+        result, error = invoke(wrapper, args, kwargs, detail=True)
         if result is None and error is not None:
             raise error
         return cast("Result", result)
@@ -111,7 +120,7 @@ async def run_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     __tracebackhide__ = True
     job = inside(wrapper)
     if job is None:
-        result, error = await invoke_async(wrapper, args, kwargs)
+        result, error = await invoke_async(wrapper, args, kwargs, detail=True)
         if result is None and error is not None:
             raise error
         return cast("Result", result)

@@ -33,7 +33,7 @@ Run a command in a fresh sandbox that dies with it.
 Exit code: the command's; 128+n: ended by signal n; 124: timeout; 126, 127: could not be started;
 125: agentsbx itself failed."""
 
-TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND = 124, 126, 127
+TIMED_OUT = 124
 
 
 class _Ended(BaseException):
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         _die_of(ended.number)
     except KeyboardInterrupt:
         _die_of(signal.SIGINT)
-    return _exit_code(result, command)
+    return _exit_code(result)
 
 
 def _run(running: Any, command: list[str], policy: Any, cwd: str | None) -> Result:
@@ -119,18 +119,14 @@ def _die_with_parent() -> None:
     _thread.start_new_thread(watch, ())
 
 
-def _exit_code(result: Result, command: list[str]) -> int:
+def _exit_code(result: Result) -> int:
     exit_ = result.exit
     error = result.error
     if exit_.cause == "timeout":
         complain(str(error) if error is not None else "timed out")
         return TIMED_OUT
-    if error is not None and getattr(error, "stage", None) == "exec":
-        import errno
-
-        number = getattr(error, "errno", None) or errno.ENOENT
-        complain(f"{command[0]}: {os.strerror(number)}")
-        return NOT_FOUND if number == errno.ENOENT else NOT_EXECUTABLE
+    if result.stderr:  # not the command's, which has our stderr: it could not be started
+        os.write(2, result.stderr)
     for violation in result.violations:
         complain(violation.message)
     if error is not None and exit_.cause != "exited":

@@ -57,7 +57,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
     module = types.ModuleType("agentsbx._runtime")
     fake = Fake(module, [], [])
 
-    def invoke(site: CallSite, args: Any, kwargs: Any, *, cancel: Cancel) -> Result:
+    def invoke(site: CallSite, args: Any, kwargs: Any, *, cancel: Cancel, detail: bool) -> Result:
         fake.calls.append((site, args, kwargs))
         if site.name == "slow":
             assert cancel.event.wait(10)
