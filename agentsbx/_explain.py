@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentsbx._explain_limits import explain_exit, explain_limit, explain_thread, limit_table
-from agentsbx._explain_policy import explain_function, explain_policy
+from agentsbx._explain_policy import explain_policy
 from agentsbx._explain_syscalls import explain_denied_syscall
 from agentsbx._explain_words import limit_violation, more, path_rule, quote, say, violation
 from agentsbx._policy_rules import allows, is_below
@@ -29,7 +29,6 @@ __all__ = [
     "Context",
     "explain_denied_syscall",
     "explain_exit",
-    "explain_function",
     "explain_keyerror",
     "explain_limit",
     "explain_oserror",
@@ -44,13 +43,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What else is known about a failed call.
 
     `cwd` resolves relative names; `private` are the job's own writable places; `calling` is the
-    innermost function of the traceback (`"connect"`, `"_execute_child"`), `peer` the `host:port` of
-    a network call. `host_readable` and `host_which` look things up on the host.
+    innermost function of the traceback (`"connect"`, `"_execute_child"`), `source` its line
+    (`os.fork()`), `peer` the `host:port` of a network call. `host_readable` and `host_which` look
+    things up on the host.
     """
 
     cwd: str | None = None
     private: tuple[str, ...] = ()
     calling: str | None = None
+    source: str | None = None
     peer: str | None = None
     host_readable: Callable[[str], bool] | None = None
     host_which: Callable[[str], str | None] | None = None
@@ -65,6 +66,8 @@ _SPAWN_CALLS = frozenset(
     | {"_execute_child", "_launch", "Popen", "start_new_thread", "_start_joinable_thread"}
     | {"start_joinable_thread", "execve", "execv", "execvp", "execvpe", "run", "_posix_spawn"}
 )
+_NET_SOURCE = ("socket", ".connect(", "create_connection", "getaddrinfo")
+_SPAWN_SOURCE = ("fork", "spawn", "Popen(", "subprocess.", "os.exec", "os.system(")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/boot", "/opt", "/var", "/run")
 _KERNEL = ("/proc", "/sys", "/dev")
 
@@ -85,25 +88,25 @@ def explain_oserror(
     missing file stays just that.
     """
     context = context or Context()
-    calling = context.calling or ""
+    nets, spawns = _kind(context)
     names = [n for n in (_name(filename), _name(filename2)) if n]
     if exc_type_name in ("gaierror", "herror"):
         return _net(policy, context)
     if errno in _LIMIT_ERRNOS:
         return _limit_oserror(errno, names, policy, context)
-    if errno == _errno.EAGAIN and calling in _SPAWN_CALLS:
+    if errno == _errno.EAGAIN and spawns:
         return explain_thread(policy)
     if errno in _NET_ERRNOS:
         return _net(policy, context)
     if not names:
         if errno in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS):
-            if calling in _NET_CALLS:
+            if nets:
                 return _net(policy, context)
-            if calling in _SPAWN_CALLS:
+            if spawns:
                 return _spawn(policy, "")
         return None
     refused = errno in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS)
-    if refused and calling in _SPAWN_CALLS and policy.profile == "strict":
+    if refused and spawns and policy.profile == "strict":
         return _spawn(policy, names[0])
     for name in names:
         found = _path_oserror(errno, name, policy, host_exists, context)
@@ -117,6 +120,14 @@ _NET_ERRNOS = frozenset(
     | {_errno.EADDRNOTAVAIL, _errno.EPROTONOSUPPORT, _errno.ESOCKTNOSUPPORT}
 )
 _LIMIT_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EMFILE, _errno.EFBIG})
+
+
+def _kind(context: Context) -> tuple[bool, bool]:
+    """Whether the innermost call speaks to the network, and whether it starts a process."""
+    calling, source = context.calling or "", context.source or ""
+    nets = calling in _NET_CALLS or any(word in source for word in _NET_SOURCE)
+    spawns = calling in _SPAWN_CALLS or any(word in source for word in _SPAWN_SOURCE)
+    return nets, spawns
 
 
 def _name(value: object) -> str:
@@ -142,15 +153,15 @@ def _path_oserror(
     host_exists: Callable[[str], bool] | None,
     context: Context,
 ) -> Violation | None:
-    if errno == _errno.ENOENT and context.calling in _SPAWN_CALLS and "/" not in name:
+    if errno == _errno.ENOENT and _kind(context)[1] and "/" not in name:
         return _program(name, policy, context)
     path = _absolute(name, context)
     if path is None:
         return None
+    if errno == _errno.ENOENT:
+        return _hidden(path, policy, host_exists, context.private)
     if any(is_below(path, place) for place in context.private):
         return None
-    if errno == _errno.ENOENT:
-        return _hidden(path, policy, host_exists)
     if errno == _errno.EROFS:
         return _read_only(path, policy)
     if errno not in (_errno.EACCES, _errno.EPERM):
@@ -168,7 +179,10 @@ def _path_oserror(
 
 
 def _hidden(
-    path: str, policy: Policy, host_exists: Callable[[str], bool] | None
+    path: str,
+    policy: Policy,
+    host_exists: Callable[[str], bool] | None,
+    private: Sequence[str] = (),
 ) -> Violation | None:
     """A path that the host has and the policy hides; also a new file in a hidden folder."""
     if not policy.reveal or host_exists is None or allows(policy, path) != "nothing":
@@ -177,6 +191,8 @@ def _hidden(
         what = f"{quote(path)} exists on the host, but the policy hides it"
         return violation("read", path, "mount", what, rule=path_rule("read", path))
     parent = os.path.dirname(path)
+    if parent in private:
+        return None
     if parent != "/" and host_exists(parent) and allows(policy, parent) == "nothing":
         if any(is_below(parent, place) for place in _SYSTEM):
             return None
@@ -253,11 +269,11 @@ def _limit_oserror(
     if errno == _errno.EMFILE:
         what = f"too many open files: the limit is open_files={limits.open_files}"
         rule = more("open_files", limits.open_files)
-        return limit_violation("open", target, "rlimit", what, rule)
+        return limit_violation("open", target, what, rule)
     if errno == _errno.EFBIG:
         size = format_limit("file_size", limits.file_size)
         what = f"a file would become larger than file_size={size}"
-        return limit_violation("write", target, "rlimit", what, more("file_size", limits.file_size))
+        return limit_violation("write", target, what, more("file_size", limits.file_size))
     path = _absolute(target, context) if target else None
     if path is not None and allows(policy, path) == "write":
         return None  # the host's own disk is full
@@ -265,7 +281,7 @@ def _limit_oserror(
     what = f"private storage is full: disk={size}, inodes={limits.inodes}"
     rule = more("disk", limits.disk)
     todo = f"allow more with {rule} (many small files: inodes=), or remove files in $TMPDIR"
-    return violation("write", target, "tmpfs", what, rule=rule, todo=todo)
+    return violation("write", target, "limit", what, rule=rule, todo=todo)
 
 
 def explain_keyerror(

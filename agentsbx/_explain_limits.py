@@ -30,7 +30,7 @@ def explain_thread(policy: Policy) -> Violation:
     """Explain a thread or process that could not start (`can't start new thread`, EAGAIN)."""
     amount = policy.limits.processes
     what = f"no more processes or threads can start: the limit is processes={amount}"
-    return limit_violation("fork", "", "cgroup or rlimit", what, more("processes", amount))
+    return limit_violation("fork", "", what, more("processes", amount))
 
 
 def _used(name: str, usage: Usage | None) -> float | None:

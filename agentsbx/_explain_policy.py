@@ -1,21 +1,16 @@
-"""A policy in plain words, for `agentsbx policy explain` and `fn.explain()`."""
+"""A policy in plain words, for `agentsbx policy explain` and `fn.explain()` (`_describe`)."""
 
 from __future__ import annotations
 
-import sys
-import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentsbx._policy_rules import is_below
-from agentsbx._units import format_bytes
 from agentsbx.result import format_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from agentsbx.policy import Grant, Policy
 
-__all__ = ["explain_function", "explain_policy"]
+__all__ = ["explain_policy"]
 
 _PROFILES = {
     "python": "the system calls of Python and its libraries, subprocesses too",
@@ -117,57 +112,3 @@ def _behaviour(policy: Policy) -> list[str]:
         what = ", ".join(policy.widen) or "nothing"
         lines.append(f"Code may widen: {what}; narrow: everything.")
     return lines
-
-
-def explain_function(fn: Any, policy: Policy, options: Mapping[str, Any]) -> str:
-    """Say what a sandboxed function may do and what crosses with it: name, type and size.
-
-    `options` are the call-site keywords (`captures`, `raises` ...). Sizes are of the objects
-    themselves (buffers whole), not of all that hangs on them.
-    """
-    lines = [explain_policy(policy), ""]
-    found = _captures(fn)
-    if options.get("captures") is not None:
-        wanted = {str(getattr(c, "__name__", c)) for c in options["captures"]}
-        found = [row for row in found if row[1] in wanted]
-    if not found:
-        lines.append("Nothing is captured: only the function's own code and the arguments cross.")
-    else:
-        lines.append("These cross with the function's code at each call:")
-        lines += [f"  {kind:<8}  {name}: {_describe(value)}" for kind, name, value in found]
-    others = {k: v for k, v in options.items() if k != "captures" and v is not None}
-    if others:
-        lines.append("Options: " + ", ".join(f"{k}={v!r}" for k, v in sorted(others.items())))
-    return "\n".join(lines)
-
-
-def _captures(fn: Any) -> list[tuple[str, str, Any]]:
-    from agentsbx._ship_modules import references
-
-    while not isinstance(fn, types.FunctionType) and hasattr(fn, "__func__"):
-        fn = fn.__func__
-    if not isinstance(fn, types.FunctionType):
-        return []
-    names = references(fn.__code__)
-    found = [("global", name, fn.__globals__[name]) for name in names if name in fn.__globals__]
-    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-        try:
-            found.append(("closure", name, cell.cell_contents))
-        except ValueError:  # an empty cell: not yet assigned
-            continue
-    return sorted(found, key=lambda row: row[:2])
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, types.ModuleType):
-        return f"module {value.__name__}"
-    kind = type(value)
-    name = (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    size = getattr(value, "nbytes", None)
-    if not isinstance(size, int):
-        size = sys.getsizeof(value)
-    return f"{name}, {format_bytes(size)}"

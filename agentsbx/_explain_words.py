@@ -72,6 +72,6 @@ def more(name: str, asked: float | None) -> str:
     return f"{name}={asked * 2:g}"
 
 
-def limit_violation(operation: str, target: str, by: str, what: str, rule: str) -> Violation:
+def limit_violation(operation: str, target: str, what: str, rule: str) -> Violation:
     """Make a `Violation` whose remedy is a larger limit."""
-    return violation(operation, target, by, what, rule=rule, todo=f"allow more with {rule}")
+    return violation(operation, target, "limit", what, rule=rule, todo=f"allow more with {rule}")

@@ -25,7 +25,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
     `operation` is a verb (`"read"`, `"write"`, `"connect"`, `"syscall"`, `"getenv"`), `target` what
     it was tried on, `denied_by` the layer that said no (`"mount"`, `"landlock"`, `"seccomp"`,
-    `"rlimit"`, `"policy"`, `"permissions"` ...), `rule` the smallest keyword that would allow it
+    `"seccomp+netns"`, `"policy"`, `"limit"` ...), `rule` the smallest keyword that would allow it
     (`read=['/srv/data']`) or None where no rule can, `syscall` the system call where one is known,
     `count` how often. `message` is the whole, in words for a person or a model.
 
@@ -40,6 +40,11 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     rule: str | None = None
     syscall: str | None = None
     count: int = 1
+
+    @property
+    def limit(self) -> str | None:
+        """The keyword of the limit that was reached, where it was a limit."""
+        return self.rule.partition("=")[0] if self.denied_by == "limit" and self.rule else None
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,12 @@ def test_what_is_missing_on_the_host_too_is_not_ours() -> None:
     assert oserror(errno.ENOENT, "/home/u/tmp/key") is None
 
 
+def test_file_of_the_host_behind_a_private_folder() -> None:
+    context = Context(cwd="/proj", private=("/home/u", "/srv"))
+    assert "read=['/home/u/key']" in said(oserror(errno.ENOENT, "/home/u/key", context=context))
+    assert oserror(errno.ENOENT, "/home/u/new", context=context) is None
+
+
 def test_new_file_in_a_hidden_folder() -> None:
     assert said(oserror(errno.ENOENT, "report.txt")) == (
         "the folder '/proj' exists on the host, but the policy hides it; "
@@ -217,6 +223,24 @@ def test_full_private_disk() -> None:
 )
 def test_limits_that_show_as_oserrors(number: int, calling: str | None, text: str) -> None:
     assert said(oserror(number, context=Context(calling=calling))) == text
+
+
+def test_limit_is_named_by_the_violation() -> None:
+    found = oserror(errno.ENOSPC)
+    assert found is not None
+    assert (found.denied_by, found.limit) == ("limit", "disk")
+    hidden = oserror(errno.ENOENT, "/home/u/key")
+    assert hidden is not None
+    assert hidden.limit is None
+
+
+def test_source_line_tells_where_the_function_does_not() -> None:
+    fork = Context(calling="work", source="    pid = os.fork()")
+    assert "processes=64" in said(oserror(errno.EAGAIN, context=fork))
+    strict = POLICY.extend(profile="strict")
+    assert "profile='python'" in said(oserror(errno.EPERM, context=fork, policy=strict))
+    dial = Context(calling="work", source="s = socket.socket(socket.AF_PACKET)")
+    assert "net=" in said(oserror(errno.EPERM, context=dial))
 
 
 def test_eagain_of_a_pipe_is_not_ours() -> None:
@@ -449,22 +473,3 @@ def test_policy_file_in_words(tmp_path: Any) -> None:
     assert "Code may widen: timeout" in text
     assert "disk is larger than memory" in text
     assert "do not tell whether" in text
-
-
-FACTOR = 3
-
-
-def test_function_in_words_lists_what_crosses() -> None:
-    data = bytearray(5_000_000)
-
-    def work() -> int:
-        return len(data) * FACTOR + os.getpid()
-
-    text = _explain.explain_function(work, POLICY, {"captures": None, "seed": 3})
-    assert "global    FACTOR: int, 28B" in text
-    assert "global    os: module os" in text
-    assert "closure   data: bytearray, 5" in text
-    assert "Options: seed=3" in text
-    only = _explain.explain_function(work, POLICY, {"captures": ["FACTOR"]})
-    assert "data" not in only.partition("These cross")[2]
-    assert "Nothing is captured" in _explain.explain_function(len, POLICY, {})
