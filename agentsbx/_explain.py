@@ -59,16 +59,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 _NET_CALLS = frozenset(
     {"socket", "connect", "connect_ex", "create_connection", "getaddrinfo", "bind", "sendto"}
-    | {"gethostbyname", "open_connection", "create_server", "socketpair", "__init__socket"}
+    | {"gethostbyname", "open_connection", "create_server", "socketpair"}
 )
 _SPAWN_CALLS = frozenset(
     {"fork", "vfork", "forkpty", "posix_spawn", "posix_spawnp", "fork_exec", "_fork_exec", "clone"}
     | {"_execute_child", "_launch", "Popen", "start_new_thread", "_start_joinable_thread"}
-    | {"start_joinable_thread", "execve", "execv", "execvp", "execvpe", "run", "_posix_spawn"}
+    | {"start_joinable_thread", "execve", "execv", "execvp", "execvpe", "_posix_spawn"}
 )
 _NET_SOURCE = ("socket", ".connect(", "create_connection", "getaddrinfo")
 _SPAWN_SOURCE = ("fork", "spawn", "Popen(", "subprocess.", "os.exec", "os.system(")
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/boot", "/opt", "/var", "/run")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/boot")
 _KERNEL = ("/proc", "/sys", "/dev")
 
 
