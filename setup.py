@@ -163,9 +163,10 @@ class BuildExt(build_ext):
 
     def compile_one(self, obj: Path, command: list[str]) -> None:
         obj.parent.mkdir(parents=True, exist_ok=True)
-        obj.unlink(missing_ok=True)
+        stamp = obj.with_suffix(".cmd")
+        stamp.unlink(missing_ok=True)
         self.spawn(command)
-        obj.with_suffix(".cmd").write_text("\0".join(command))
+        stamp.write_text("\0".join([*command, *inputs_of(obj)]))
 
     def link_launcher(self) -> Path:
         """Link the program: static-PIE where the libc has the pieces, else an ordinary PIE."""
@@ -236,15 +237,21 @@ def fortify(level: int) -> list[str]:
     return ["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"]
 
 
+def inputs_of(obj: Path) -> list[str]:
+    """List what an object was made from: name, time and size of its source and headers.
+
+    Compared as recorded, not as "older than the object": a copied tree keeps its old times.
+    """
+    text = obj.with_suffix(".d").read_text().replace("\\\n", " ").split(":", 1)[1]
+    names = [n.replace("\\ ", " ") for n in re.split(r"(?<!\\)\s+", text) if n]
+    return [f"{n}:{(s := os.stat(n)).st_mtime_ns}:{s.st_size}" for n in names]
+
+
 def is_fresh(obj: Path, command: list[str]) -> bool:
-    """Say whether an object is newer than all it was made from, by the same command."""
-    stamp, deps = obj.with_suffix(".cmd"), obj.with_suffix(".d")
+    """Say whether an object is there, made by the same command from the same files."""
     try:
-        if stamp.read_text() != "\0".join(command):
-            return False
-        made = obj.stat().st_mtime_ns
-        names = re.split(r"(?<!\\)\s+", deps.read_text().replace("\\\n", " ").split(":", 1)[1])
-        return all(os.stat(n.replace("\\ ", " ")).st_mtime_ns < made for n in names if n)
+        made_by = obj.with_suffix(".cmd").read_text()
+        return obj.exists() and made_by == "\0".join([*command, *inputs_of(obj)])
     except (OSError, IndexError):
         return False
 
