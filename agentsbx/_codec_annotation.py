@@ -6,16 +6,18 @@ import collections.abc
 import sys
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-__all__ = ["Annotated", "find_annotated", "fits", "walk_values"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Annotated", "Fit", "find_annotated", "walk_values"]
 
 _MAX_ANNOTATIONS = 256  # remembered; beyond that the oldest half is forgotten
 _MAX_VISITS = 20_000  # parts of arguments looked at for classes
 _MAX_DEPTH = 8
-_MAX_CHECKS = 64  # items of a container that are checked against its annotation
 _LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, memoryview})
 
 
@@ -137,32 +139,74 @@ def _attributes(item: Any) -> list[Any]:
     return parts
 
 
-def fits(value: Any, hint: Any, depth: int = 0) -> bool:
-    """Whether `value` is what `hint` says, as far as that can be seen without calling its code.
+class Fit:
+    """Checks values against annotations, each pair once: shared parts must not multiply the work.
 
     Says yes to what it does not understand. An int is a float and a float is a complex, as for
-    type checkers; of a long container the first items are checked.
+    type checkers. Calls no code of the values.
+
+    >>> Fit().fits([1, None], list[int | None]), Fit().fits({"a": 1}, dict[str, str])
+    (True, False)
     """
-    if hint is Any or hint is object or depth > 16:
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[int, int], bool] = {}
+
+    def fits(self, value: Any, hint: Any) -> bool:
+        """Whether `value` is what `hint` says."""
+        if hint is Any or hint is object:
+            return True
+        if hint is None or hint is type(None):
+            return value is None
+        if _is_class(hint):
+            return _is_instance(value, hint)
+        key = id(value), id(hint)
+        known = self.seen.get(key)
+        if known is None:
+            self.seen[key] = True  # while it is checked: a value may contain itself
+            known = self.seen[key] = self._fits(value, hint)
+        return known
+
+    def _fits(self, value: Any, hint: Any) -> bool:
+        if isinstance(hint, typing.NewType):
+            return self.fits(value, hint.__supertype__)
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Union or origin is types.UnionType:
+            return any(self.fits(value, arg) for arg in args)
+        if origin is typing.Annotated:
+            return self.fits(value, args[0]) and _meets(value, hint)
+        if origin in (typing.Final, typing.Required, typing.NotRequired):
+            return self.fits(value, args[0])
+        if origin is typing.Literal:
+            return any(type(value) is type(arg) and value == arg for arg in args)
+        if isinstance(origin, type):
+            return _is_instance(value, origin) and self._items_fit(value, origin, args)
         return True
-    if hint is None or hint is type(None):
-        return value is None
-    if isinstance(hint, typing.NewType):
-        return fits(value, hint.__supertype__, depth + 1)
-    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
-        return _is_instance(value, hint)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Union or origin is types.UnionType:
-        return any(fits(value, arg, depth + 1) for arg in args)
-    if origin is typing.Annotated:
-        return fits(value, args[0], depth + 1) and _meets(value, hint)
-    if origin in (typing.Final, typing.Required, typing.NotRequired):
-        return fits(value, args[0], depth + 1)
-    if origin is typing.Literal:
-        return any(type(value) is type(arg) and value == arg for arg in args)
-    if isinstance(origin, type):
-        return _is_instance(value, origin) and _items_fit(value, origin, args, depth)
-    return True
+
+    def _items_fit(self, value: Any, origin: type, args: tuple[Any, ...]) -> bool:
+        if origin is tuple and args[-1:] != (...,):
+            args = () if args == ((),) else args
+            return len(value) == len(args) and all(map(self.fits, value, args))
+        if isinstance(value, dict):
+            if len(args) == 1:  # Counter[str]
+                return self._each(dict.keys(value), args[0])
+            if len(args) != 2:
+                return True
+            return self._each(dict.keys(value), args[0]) and self._each(dict.values(value), args[1])
+        if args and isinstance(value, (list, tuple, set, frozenset)):
+            return self._each(value, args[0])
+        return True
+
+    def _each(self, items: Iterable[Any], hint: Any) -> bool:
+        if _is_class(hint) and set(map(type, items)) == {hint}:
+            return True
+        return all(self.fits(item, hint) for item in items)
+
+
+def _is_class(hint: Any) -> bool:
+    return isinstance(hint, type) and not isinstance(hint, types.GenericAlias)
 
 
 def _is_instance(value: Any, kind: type) -> bool:
@@ -179,38 +223,15 @@ def _is_instance(value: Any, kind: type) -> bool:
     if getattr(kind, "_is_protocol", False):
         return True
     try:
-        return type.__instancecheck__(kind, value) or isinstance(value, kind)
+        return isinstance(value, kind)
     except Exception:
         return True
 
 
-def _items_fit(value: Any, origin: type, args: tuple[Any, ...], depth: int) -> bool:
-    if origin is tuple and args and args[-1] is not ...:
-        if args == ((),):
-            args = ()
-        return len(value) == len(args) and all(map(fits, value, args, [depth + 1] * len(args)))
-    if not args or not isinstance(value, (list, tuple, set, frozenset, dict)):
-        return True
-    if isinstance(value, dict):
-        if len(args) != 2:
-            return True
-        for n, (key, item) in enumerate(dict.items(value)):
-            if n == _MAX_CHECKS:
-                break
-            if not (fits(key, args[0], depth + 1) and fits(item, args[1], depth + 1)):
-                return False
-        return True
-    if issubclass(origin, (list, tuple, set, frozenset, collections.abc.Iterable)):
-        for n, item in enumerate(value):
-            if n == _MAX_CHECKS:
-                break
-            if not fits(item, args[0], depth + 1):
-                return False
-    return True
-
-
 def _meets(value: Any, hint: Any) -> bool:
     """Whether `value` meets the `msgspec.Meta` bounds in an `Annotated` hint."""
+    if not isinstance(value, (int, float, str, bytes)):
+        return True  # converting a container copies it, and what it shares many times
     if not any(isinstance(part, msgspec.Meta) for part in hint.__metadata__):
         return True
     try:

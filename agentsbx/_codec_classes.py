@@ -12,179 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentsbx._codec_annotation import Annotated, find_annotated, fits, walk_values
-from agentsbx._codec_wire import Bad, Ref, Refused, Tag, clean_name
+from agentsbx import _codec_types
+from agentsbx._codec_annotation import Annotated, find_annotated, walk_values
+from agentsbx._codec_wire import Bad, Ref, Tag, clean_name, hashes_by_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from agentsbx._codec_decode import Builder
-    from agentsbx._codec_encode import Encoder
 
-__all__ = ["DECODERS", "ClassTable", "encode_instance"]
-
-_BASES: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (list, dict, set, tuple, frozenset, int, float, complex, str, bytes, bytearray)
-}
-_IMMUTABLE = ("tuple", "frozenset", "int", "float", "complex", "str", "bytes")
-_HINTS = (
-    ("generator", "return list(...) instead"),
-    ("async_generator", "collect it into a list first"),
-    ("coroutine", "await it first"),
-    ("map", "return list(...) instead"),
-    ("filter", "return list(...) instead"),
-    ("zip", "return list(...) instead"),
-    ("dict_keys", "return list(...) instead"),
-    ("dict_values", "return list(...) instead"),
-    ("dict_items", "return list(...) instead"),
-    ("function", "return what it computes"),
-    ("method", "return what it computes"),
-    ("module", "return a value from it"),
-    ("type", "return its name"),
-    ("mappingproxy", "return dict(...) instead"),
-    ("Pattern", "return its pattern and flags"),
-    ("TextIOWrapper", "return what you read from it"),
-    ("BufferedReader", "return what you read from it"),
-)
-
-
-# ---- job side
-
-
-def encode_instance(encoder: Encoder, value: Any) -> Ref:
-    """Encode an instance of a class that is neither builtin nor of the known libraries."""
-    kind = type(value)
-    if isinstance(value, BaseException):
-        from agentsbx import _codec_errors
-
-        return _codec_errors.encode_as_value(encoder, value)
-    enum = sys.modules.get("enum")
-    if enum is not None and isinstance(value, enum.Enum):
-        return _encode_enum(encoder, value, enum)
-    if isinstance(value, msgspec.Struct):
-        names = kind.__struct_fields__
-        return _encode_object(encoder, value, dict(zip(names, _values(value, names), strict=True)))
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is not None and isinstance(value, pydantic.BaseModel):
-        return _encode_object(encoder, value, _pydantic_state(value))
-    base = builtin_base(kind)
-    if base is None:
-        hint = dict(_HINTS).get(kind.__name__, "return plain data made from it")
-        raise Refused(f"a {kind.__module__}.{kind.__qualname__} cannot leave the sandbox", hint)
-    state = instance_state(value)
-    if base is object:
-        return _encode_object(encoder, value, state)
-    return _encode_subclass(encoder, value, base, state)
-
-
-def _values(value: Any, names: Iterable[str]) -> list[Any]:
-    return [getattr(value, name) for name in names]
-
-
-def _shape(encoder: Encoder, kind: type, names: tuple[str, ...]) -> Ref:
-    """Return the row that names a class and the attributes its instances bring."""
-    known = encoder.shapes.get((kind, names))
-    if known is None:
-        row = [Tag.CLASS, kind.__module__, kind.__qualname__, *names]
-        known = encoder.shapes[kind, names] = encoder.row(row)
-    return known
-
-
-def _encode_object(encoder: Encoder, value: Any, state: dict[str, Any]) -> Ref:
-    row: list[Any] = [Tag.OBJECT]
-    late = not is_plain_class(type(value))
-    ref = encoder.open(value, row, mutable=not late)
-    row.append(_shape(encoder, type(value), tuple(state)))
-    encoder.named(row, state, state.values())
-    return encoder.close(value, ref) if late else ref
-
-
-def _encode_subclass(encoder: Encoder, value: Any, base: type, state: dict[str, Any]) -> Ref:
-    row: list[Any] = [Tag.SUBCLASS]
-    late = base.__name__ in _IMMUTABLE
-    ref = encoder.open(value, row, mutable=not late)
-    row += [_shape(encoder, type(value), tuple(state)), base.__name__]
-    if base is dict:
-        plain: Any = dict(dict.items(value))
-    elif base is list:
-        plain = list(list.__iter__(value))
-    elif base in (str, int, float):
-        plain = getattr(base, "__str__" if base is str else f"__{base.__name__}__")(value)
-        plain = plain if type(plain) is base else base(plain)
-    else:
-        plain = base(value)
-    row.append(encoder.cell(plain))
-    encoder.keep.append(plain)
-    encoder.named(row, state, state.values())
-    return encoder.close(value, ref) if late else ref
-
-
-def _encode_enum(encoder: Encoder, value: Any, enum: Any) -> Ref:
-    row: list[Any] = [Tag.ENUM]
-    ref = encoder.row(row)
-    name = value._name_
-    if isinstance(value, enum.Flag) and (name is None or name not in type(value).__members__):
-        row += [_shape(encoder, type(value), ()), None, encoder.cell(value._value_)]
-    else:
-        row += [_shape(encoder, type(value), ()), name]
-    return ref
-
-
-def _pydantic_state(value: Any) -> dict[str, Any]:
-    """Return the fields of a pydantic model, then what it keeps beside them, in dunder-free names."""
-    state = dict(value.__dict__)
-    state["=set"] = sorted(value.__pydantic_fields_set__)
-    if value.__pydantic_extra__:
-        state["=extra"] = dict(value.__pydantic_extra__)
-    private = getattr(value, "__pydantic_private__", None)
-    if private:
-        state["=private"] = dict(private)
-    return state
-
-
-def is_plain_class(kind: type) -> bool:
-    """Whether an instance can be made empty and filled later."""
-    return not issubclass(kind, msgspec.Struct) and not hasattr(kind, "__pydantic_fields__")
-
-
-def builtin_base(kind: type) -> type | None:
-    """Return the builtin that instances of `kind` are made of; None if C code owns them."""
-    for base in kind.__mro__:
-        if base is object:
-            return object
-        if _BASES.get(base.__name__) is base:
-            return base
-        if not _is_python_class(base):
-            return None
-    return None
-
-
-def _is_python_class(kind: type) -> bool:
-    heap, immutable = 1 << 9, 1 << 8
-    if kind.__module__ in ("typing", "abc", "collections.abc"):
-        return True
-    return bool(kind.__flags__ & heap) and not kind.__flags__ & immutable
-
-
-def instance_state(value: Any) -> dict[str, Any]:
-    """Return the attributes of an instance, from its slots and its `__dict__`, in that order."""
-    state: dict[str, Any] = {}
-    for base in reversed(type(value).__mro__):
-        for name, slot in vars(base).items():
-            if type(slot) is types.MemberDescriptorType and name != "__weakref__":
-                try:
-                    state[name] = slot.__get__(value)
-                except AttributeError:
-                    continue  # never set
-    state.update(getattr(value, "__dict__", {}))
-    for name in state:
-        if type(name) is not str:
-            raise Refused("an attribute whose name is not a str cannot leave the sandbox")
-    return state
-
-
-# ---- host side
+__all__ = ["DECODERS", "ClassTable", "set_state"]
 
 
 class ClassTable:
@@ -260,9 +97,11 @@ def _build_class(builder: Builder, i: int, row: list[Any]) -> Any:
     if kind is None:
         name = f"{module}.{qualname}"[:200]
         raise Bad(
-            f"it holds a {name!a}, which is neither in the return annotation nor among the arguments",
+            f"it holds a {name!a}, which neither the return annotation nor an argument names",
             f"annotate the function with it (`-> {qualname[:80]}`), or return plain data",
         )
+    if hasattr(kind, "__del__"):
+        raise Bad(f"a {kind.__qualname__} has a __del__, which would run on what the job wrote")
     if len(set(names)) != len(names):
         raise Bad("an attribute is named twice")
     for name in names:
@@ -291,23 +130,35 @@ def _build_object(builder: Builder, i: int, row: list[Any]) -> Any:
     shape = _shape_of(builder, row)
     kind = shape.kind
     saved = builder.in_key
-    builder.in_key = saved and kind.__hash__ is not object.__hash__
+    builder.in_key = saved and not hashes_by_identity(kind)
     if issubclass(kind, msgspec.Struct):
-        made = _make_struct(kind, _state(builder, shape, row, 2), shape.checked)
+        made = _make_struct(builder, shape, _state(builder, shape, row, 2))
     elif _is_pydantic(kind):
-        made = _make_pydantic(kind, _state(builder, shape, row, 2), shape.checked)
+        state = _state(builder, shape, row, 2)
+        if shape.checked:
+            _check_expanded(state, builder.limits.nodes)
+        made = _make_pydantic(kind, state, shape.checked)
     else:
-        if issubclass(kind, (BaseException, type)) or builtin_base(kind) is not object:
+        if not _is_fillable(kind):
             raise Bad(f"a {kind.__qualname__} cannot be rebuilt from attributes")
         made = object.__new__(kind)
         if not builder.in_key:
             builder.put(i, made)
         state = _state(builder, shape, row, 2)
         if shape.checked:
-            _check_dataclass(kind, state)
+            _check_dataclass(builder, kind, state)
         set_state(made, state)
     builder.in_key = saved
     return made
+
+
+def _is_fillable(kind: type) -> bool:
+    """Whether an instance of `kind` may be made of any attributes: not where C or a tag owns it."""
+    import enum
+
+    if issubclass(kind, (BaseException, type, enum.Enum)):
+        return False
+    return builtin_base(kind) is object and _codec_types.encoder_for(kind) is None
 
 
 def set_state(made: Any, state: dict[str, Any]) -> None:
@@ -334,8 +185,8 @@ def set_state(made: Any, state: dict[str, Any]) -> None:
         space[name] = value
 
 
-def _check_dataclass(kind: type, state: dict[str, Any]) -> None:
-    """Check the fields of an annotated dataclass against their annotations."""
+def _check_dataclass(builder: Builder, kind: type, state: dict[str, Any]) -> None:
+    """Have the fields of an annotated dataclass checked against their annotations."""
     fields = getattr(kind, "__dataclass_fields__", None)
     if fields is None:
         return
@@ -343,16 +194,23 @@ def _check_dataclass(kind: type, state: dict[str, Any]) -> None:
     for name, field in fields.items():
         if field._field_type.name != "_FIELD":
             continue
-        if name not in state:
-            if not hasattr(kind, name):
-                raise Bad(f"a {kind.__qualname__} lacks its field {name!r}")
-            continue
-        value = state[name]
-        if value is not field.default and not fits(value, hints.get(name, Any)):
-            raise Bad(
-                f"field {name!r} of {kind.__qualname__} is a {type(value).__name__}, "
-                f"not what its annotation says"
-            )
+        if name in state:
+            _check_field(builder, kind, name, state[name], hints, field.default)
+        elif not hasattr(kind, name):
+            raise Bad(f"a {kind.__qualname__} lacks its field {name!r}")
+
+
+def _check_field(
+    builder: Builder, kind: type, name: str, value: Any, hints: dict[str, Any], default: Any
+) -> None:
+    """Have a field checked once the whole result is there: its parts may still be missing."""
+    if value is default or name not in hints:
+        return
+    told = (
+        f"field {name!r} of {kind.__qualname__} is a {type(value).__name__}, "
+        "which its annotation does not allow"
+    )
+    builder.checks.append((value, hints[name], told))
 
 
 def field_hints(kind: type) -> dict[str, Any]:
@@ -368,15 +226,18 @@ def field_hints(kind: type) -> dict[str, Any]:
 _QUIET: dict[type, Any] = {}
 
 
-def _make_struct(kind: Any, state: dict[str, Any], checked: bool) -> Any:
-    """Make a `msgspec.Struct` without its `__post_init__`, validated where it is annotated."""
-    if not state.keys() <= set(kind.__struct_fields__):
+def _make_struct(builder: Builder, shape: _Shape, state: dict[str, Any]) -> Any:
+    """Make a `msgspec.Struct` without its `__post_init__`, checked where it is annotated."""
+    kind: Any = shape.kind
+    names = kind.__struct_fields__
+    if not state.keys() <= set(names):
         raise Bad(f"a {kind.__qualname__} has an unknown field")
-    if checked:
+    if shape.checked:
         hints = field_hints(kind)
+        known = kind.__struct_defaults__
+        defaults = dict(zip(names[len(names) - len(known) :], known, strict=True))
         for name, value in state.items():
-            if not fits(value, hints.get(name, Any)):
-                raise Bad(f"field {name!r} of {kind.__qualname__} is not what its annotation says")
+            _check_field(builder, kind, name, value, hints, defaults.get(name, _Shape))
     if not hasattr(kind, "__post_init__"):
         return kind(**state)
     quiet = _QUIET.get(kind)
@@ -407,13 +268,38 @@ def _make_pydantic(kind: Any, state: dict[str, Any], checked: bool) -> Any:
     if not set(fields_set) <= names | set(extra or ()):
         raise Bad(f"a {kind.__qualname__} has an unknown field")
     if checked:
-        return _validate_pydantic(kind, {n: v for n, v in state.items() if n in names}, extra)
+        made = _validate_pydantic(kind, {n: v for n, v in state.items() if n in names}, extra)
+        if private and private.keys() <= kind.__private_attributes__.keys():
+            made.__pydantic_private__.update(private)
+        return made
     made = object.__new__(kind)
     object.__setattr__(made, "__dict__", state)
     object.__setattr__(made, "__pydantic_fields_set__", set(fields_set))
     object.__setattr__(made, "__pydantic_extra__", extra)
     object.__setattr__(made, "__pydantic_private__", private)
     return made
+
+
+def _check_expanded(value: Any, limit: int) -> None:
+    """Raise `Bad` if `value`, written out without sharing, has more than `limit` parts.
+
+    Validation copies: a list of a thousand references to one list, thrice, would be 10**9 items.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(part: Any) -> int:
+        if not isinstance(part, (list, tuple, dict, set, frozenset)):
+            return 1
+        known = sizes.get(id(part))
+        if known is None:
+            sizes[id(part)] = 1  # a cycle: validation notices it by itself
+            items = part.values() if isinstance(part, dict) else part
+            known = sizes[id(part)] = 1 + sum(map(size, items))
+            if known > limit:
+                raise Bad(f"a model expands to more than {limit} values")
+        return known
+
+    size(value)
 
 
 def _validate_pydantic(kind: Any, state: dict[str, Any], extra: dict[str, Any] | None) -> Any:
@@ -435,17 +321,22 @@ def _validate_pydantic(kind: Any, state: dict[str, Any], extra: dict[str, Any] |
 
 def _build_subclass(builder: Builder, i: int, row: list[Any]) -> Any:
     shape = _shape_of(builder, row)
-    base = builtin_base(shape.kind)
+    import enum
+
+    base: Any = builtin_base(shape.kind)
+
+    if issubclass(shape.kind, enum.Enum):
+        raise Bad(f"a {shape.kind.__qualname__} is rebuilt by name")
     if base is None or len(row) < 4 or row[2] != base.__name__ or base is object:
         raise Bad(f"a {shape.kind.__qualname__} is not made of a {row[2:3]!a:.40}")
-    if base.__name__ in _IMMUTABLE:
+    if base.__name__ in IMMUTABLE:
         made = base.__new__(shape.kind, _payload(builder, row[3], base))
     else:
         made = builder.put(i, base.__new__(shape.kind))
         payload = _payload(builder, row[3], base)
-        (base.extend if base in (list, bytearray) else base.update)(made, payload)  # type: ignore[attr-defined]
+        (base.extend if base in (list, bytearray) else base.update)(made, payload)
     if base is tuple and hasattr(shape.kind, "_fields") and shape.checked:
-        _check_namedtuple(shape.kind, made)
+        _check_namedtuple(builder, shape.kind, made)
     state = _state(builder, shape, row, 4)
     set_state(made, state)
     return made
@@ -458,14 +349,12 @@ def _payload(builder: Builder, cell: Any, base: type) -> Any:
     return payload
 
 
-def _check_namedtuple(kind: Any, made: tuple[Any, ...]) -> None:
+def _check_namedtuple(builder: Builder, kind: Any, made: tuple[Any, ...]) -> None:
     hints = field_hints(kind)
     if len(made) != len(kind._fields):
         raise Bad(f"a {kind.__qualname__} has {len(made)} items")
     for name, value in zip(kind._fields, made, strict=True):
-        default = kind._field_defaults.get(name, kind)
-        if value is not default and not fits(value, hints.get(name, Any)):
-            raise Bad(f"field {name!r} of {kind.__qualname__} is not what its annotation says")
+        _check_field(builder, kind, name, value, hints, kind._field_defaults.get(name, kind))
 
 
 def _build_enum(builder: Builder, i: int, row: list[Any]) -> Any:

@@ -14,6 +14,7 @@ from agentsbx import _codec_types
 from agentsbx._codec_wire import (
     DEFAULT,
     MAX_INT_BYTES,
+    PACKED_PER_NODE,
     PLAIN,
     TABLE,
     Bad,
@@ -22,6 +23,7 @@ from agentsbx._codec_wire import (
     Ref,
     Tag,
     check_plain,
+    hashes_by_identity,
 )
 from agentsbx.errors import ResultError
 
@@ -43,7 +45,6 @@ _RAW = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw])
 _RAW_LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _NEW: Any = type("_New", (), {"__slots__": ()})()
 _BUSY: Any = type("_Busy", (), {"__slots__": ()})()
-_SHARED = "a result is malformed: "
 
 
 def decode(
@@ -94,7 +95,7 @@ def _decode(
         if buffers:
             raise Bad("it came with buffers that it does not use")
         return _UNPACKER.decode(packed)
-    return open_table(body, buffers, classes, annotation, limits).get(0)
+    return open_table(body, buffers, classes, annotation, limits).root()
 
 
 def open_table(
@@ -148,8 +149,19 @@ def _length(raw: msgspec.Raw) -> int:
 class Builder:
     """Builds rows on demand, each once, so that what was shared is shared again."""
 
-    __slots__ = ("annotation", "blobs", "buffers", "built", "classes", "depth", "in_key", "limits",
-                 "rows")  # fmt: skip
+    __slots__ = (
+        "annotation",
+        "blobs",
+        "buffers",
+        "built",
+        "checks",
+        "classes",
+        "depth",
+        "in_key",
+        "limits",
+        "packed_left",
+        "rows",
+    )
 
     def __init__(
         self,
@@ -166,8 +178,22 @@ class Builder:
         self.classes = classes
         self.annotation = annotation
         self.limits = limits
+        self.checks: list[tuple[Any, Any, str]] = []  # value, annotation, what to say if it is not
         self.depth = 0
         self.in_key = False
+        self.packed_left = limits.nodes * PACKED_PER_NODE
+
+    def root(self) -> Any:
+        """Return the whole value, once all that was put off is checked."""
+        value = self.get(0)
+        if self.checks:
+            from agentsbx._codec_annotation import Fit
+
+            fit = Fit()
+            for part, hint, told in self.checks:
+                if not fit.fits(part, hint):
+                    raise Bad(told)
+        return value
 
     def cell(self, cell: Any) -> Any:
         """Return the value of a cell."""
@@ -192,7 +218,7 @@ class Builder:
             return self._build(i)
         if value is _BUSY:
             raise Bad("an immutable value contains itself")
-        if self.in_key and type(value).__hash__ is not object.__hash__:
+        if self.in_key and not hashes_by_identity(type(value)):
             raise Bad("a key shares its parts")  # hashing it might take exponential time
         return value
 
@@ -227,6 +253,14 @@ class Builder:
             raise Bad("a blob is used twice")
         store[index] = None
         return data
+
+    def take_items(self, number: Any, code: str) -> memoryview:
+        """Return blob `number` as items of `code`, whose number is bounded for the whole result."""
+        items: memoryview = memoryview(self.take(number)).cast("B").cast(code)  # type: ignore[call-overload]
+        self.packed_left -= len(items)
+        if self.packed_left < 0:
+            raise Bad("it holds too many values")
+        return items
 
     def text(self, cell: Any, limit: int) -> str:
         """Return the string in `cell`, of at most `limit` characters."""
@@ -265,9 +299,10 @@ class Builder:
 
 def check_keys(keys: list[Any]) -> None:
     """Raise `Bad` where many different keys were made to have the same hash."""
-    if len(keys) >= 128 and set(map(type, keys)) != {str}:
-        if len(set(map(hash, keys))) < len(keys) // 8:
-            raise Bad("the keys of a dict or set collide")
+    if len(keys) < 128 or set(map(type, keys)) == {str}:
+        return
+    if len(set(map(hash, keys))) < len(keys) // 8:
+        raise Bad("the keys of a dict or set collide")
 
 
 def _list(builder: Builder, i: int, row: list[Any]) -> Any:
@@ -327,12 +362,25 @@ def _bytearray(builder: Builder, i: int, row: list[Any]) -> Any:
 
 def _packed(code: str) -> Callable[[Builder, int, list[Any]], Any]:
     def build(builder: Builder, i: int, row: list[Any]) -> Any:
-        data = memoryview(builder.take(row[1])).cast("B")
+        items = builder.take_items(row[1], code)
         made: list[Any] = builder.put(i, [])
-        made += data.cast(code)
+        made += items
         return made
 
     return build
+
+
+def _strs(builder: Builder, i: int, row: list[Any]) -> Any:
+    sizes = builder.take_items(row[1], "I")
+    text = str(builder.take(row[2]), "utf-8")
+    made: list[Any] = builder.put(i, [])
+    start = 0
+    for size in sizes:
+        made.append(text[start : start + size])
+        start += size
+    if start != len(text):
+        raise Bad("a list of strings does not match its text")
+    return made
 
 
 def _numbers(row: list[Any], count: int, kind: type) -> list[Any]:
@@ -378,6 +426,7 @@ _DECODERS: dict[int, Callable[[Builder, int, list[Any]], Any]] = {
     Tag.BYTEARRAY: _bytearray,
     Tag.INTS: _packed("q"),
     Tag.FLOATS: _packed("d"),
+    Tag.STRS: _strs,
     Tag.COMPLEX: _complex,
     Tag.RANGE: _range,
     Tag.SLICE: _slice,

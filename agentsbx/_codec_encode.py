@@ -16,6 +16,7 @@ from agentsbx._codec_wire import (
     DEFAULT,
     OUT_OF_BAND,
     PACK_ITEMS,
+    PACKED_PER_NODE,
     PLAIN,
     SCALARS,
     TABLE,
@@ -25,6 +26,7 @@ from agentsbx._codec_wire import (
     Refused,
     Tag,
     check_plain,
+    hashes_by_identity,
 )
 from agentsbx.errors import SerializationError
 
@@ -146,7 +148,7 @@ class Encoder:
             if self.careful or not self.rows:
                 return self._odd_scalar(value, kind)
             return value
-        if self.in_key and kind.__hash__ is object.__hash__:  # its parts are not hashed
+        if self.in_key and hashes_by_identity(kind):  # its parts are not hashed
             saved, self.in_key = self.in_key, 0
             cell = self.cell(value)
             self.in_key = saved
@@ -297,6 +299,8 @@ def _too_many(limits: CodecLimits) -> tuple[str, str]:
 
 def _list(encoder: Encoder, value: list[Any]) -> Ref:
     kinds = set(map(type, value))
+    if len(value) > encoder.limits.nodes * PACKED_PER_NODE:
+        raise Refused(*_too_many(encoder.limits))
     if len(value) >= PACK_ITEMS and len(kinds) == 1 and (int in kinds or float in kinds):
         import array
 
@@ -309,6 +313,12 @@ def _list(encoder: Encoder, value: list[Any]) -> Ref:
             return encoder.open(
                 value, [Tag.INTS if is_int else Tag.FLOATS, encoder.blob(memoryview(packed))]
             )
+    if len(value) >= PACK_ITEMS and kinds == _STR_ONLY and not encoder.careful:
+        import array
+
+        text = "".join(value).encode()
+        sizes = encoder.blob(memoryview(array.array("I", map(len, value))))
+        return encoder.open(value, [Tag.STRS, sizes, encoder.blob(text)])
     row: list[Any] = [Tag.LIST]
     ref = encoder.open(value, row)
     if kinds <= SCALARS and not encoder.careful:
@@ -417,9 +427,9 @@ def find_encoder(kind: type) -> Callable[[Encoder, Any], Any]:
 
             found = _codec_arrays.encoder_for(kind)
         if found is None:
-            from agentsbx import _codec_classes
+            from agentsbx import _codec_instances
 
-            found = _codec_classes.encode_instance
+            found = _codec_instances.encode_instance
     if sys.modules.get(kind.__module__) is not None:
         _BUILTINS[kind] = found
     return found

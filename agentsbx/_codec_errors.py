@@ -1,8 +1,9 @@
 """Exceptions across the boundary: what a job raised, as data, and what the host makes of it.
 
-A builtin exception comes back as itself, one of the user's as its own type with `args` and state if
-the call knows the class; both are made without their `__init__`. Everything else is a `RemoteError`:
-control flow (`SystemExit`, `StopIteration`, `CancelledError` ...) and whatever claims to be ours.
+A builtin exception comes back as itself, one of the user's as its own type with `args` and state
+if the call knows the class; both are made without their `__init__`. Everything else is a
+`RemoteError`: control flow (`SystemExit`, `StopIteration`, `CancelledError` ...) and whatever
+claims to be ours.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from agentsbx._codec_classes import instance_state, set_state
+from agentsbx._codec_classes import set_state
 from agentsbx._codec_decode import guarded, open_table
 from agentsbx._codec_encode import encode_table
-from agentsbx._codec_wire import DEFAULT, Bad, CodecLimits, Ref, Refused, Tag, clean_name
-from agentsbx.errors import AgentsbxError, RemoteError, SerializationError
+from agentsbx._codec_instances import instance_state
+from agentsbx._codec_wire import DEFAULT, Bad, CodecLimits, Ref, Tag, clean_name
+from agentsbx.errors import AgentsbxError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +73,7 @@ _SAFE_STDLIB = frozenset(
 _TEXT = (str, type(None))
 _NUMBER = (int, type(None))
 _PATH = (str, bytes, int, type(None))
+_PLACE: dict[str, tuple[type, ...]] = {"start": (int,), "end": (int,), "reason": (str,)}
 # Attributes that the builtin classes keep outside `args` and `__dict__`.
 _FIELDS: dict[type, dict[str, tuple[type, ...]]] = {
     OSError: {"errno": _NUMBER, "strerror": _TEXT, "filename": _PATH, "filename2": _PATH},
@@ -81,9 +84,9 @@ _FIELDS: dict[type, dict[str, tuple[type, ...]]] = {
     ImportError: {"msg": _TEXT, "name": _TEXT, "path": _TEXT},
     NameError: {"name": _TEXT},
     AttributeError: {"name": _TEXT},
-    UnicodeDecodeError: {"encoding": (str,), "object": (bytes,), "start": (int,), "end": (int,), "reason": (str,)},
-    UnicodeEncodeError: {"encoding": (str,), "object": (str,), "start": (int,), "end": (int,), "reason": (str,)},
-    UnicodeTranslateError: {"object": (str,), "start": (int,), "end": (int,), "reason": (str,)},
+    UnicodeDecodeError: {"encoding": (str,), "object": (bytes,), **_PLACE},
+    UnicodeEncodeError: {"encoding": (str,), "object": (str,), **_PLACE},
+    UnicodeTranslateError: {"object": (str,), **_PLACE},
 }  # fmt: skip
 _RESERVED = frozenset(
     {name for fields in _FIELDS.values() for name in fields}
@@ -92,7 +95,7 @@ _RESERVED = frozenset(
 )
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is the text of a traceback, not an error
+class RemoteTraceback(Exception):
     """The traceback that the job sent, as inert text; found at the end of the `__cause__` chain."""
 
     def __str__(self) -> str:
@@ -114,11 +117,11 @@ def encode_exception(
     text = _traceback_text(exc, tuple(project_roots))
     try:
         return encode_table(lambda encoder: _encode(encoder, exc, text, 0), limits, "exception")
-    except SerializationError:
+    except Exception:  # too large, or a class whose code fails
         bare = RuntimeError(_say(str, exc, MAX_MESSAGE))
         name = (_name(type(exc).__module__), _name(type(exc).__qualname__))
         return encode_table(
-            lambda encoder: _encode(encoder, bare, text, 0, name), limits, "exception"
+            lambda encoder: _encode(encoder, bare, text, 0, name), DEFAULT, "exception"
         )
 
 
@@ -183,7 +186,7 @@ def _attempt(encoder: Encoder, value: Any) -> Any:
     counts = len(encoder.rows), len(encoder.blobs), len(encoder.buffers)
     try:
         return encoder.cell(value)
-    except (Refused, AttributeError, TypeError, ValueError, RecursionError, BufferError):
+    except Exception:  # the user's own properties may raise anything
         encoder.depth, encoder.in_key, encoder.memo, encoder.shapes, encoder.size = before
         for store, count in zip(
             (encoder.rows, encoder.blobs, encoder.buffers), counts, strict=True
@@ -232,9 +235,9 @@ def _fields(exc: BaseException) -> dict[str, Any]:
 def _state(encoder: Encoder, exc: BaseException) -> dict[str, Any]:
     state = {}
     for name, value in instance_state(exc).items():
-        if name not in _RESERVED or name in vars(exc):
-            if not (name.startswith("__") and name.endswith("__")):
-                state[name] = _portable(encoder, value)
+        dunder = name.startswith("__") and name.endswith("__")
+        if not dunder and (name not in _RESERVED or name in vars(exc)):
+            state[name] = _portable(encoder, value)
     return state
 
 
@@ -286,7 +289,7 @@ def decode_exception(
 
     def build() -> BaseException:
         builder = open_table(body, buffers, classes, None, limits)
-        made = builder.get(0)
+        made = builder.root()
         if not isinstance(made, Exception) or builder.rows[0][0] != Tag.EXCEPTION:
             raise Bad("it is not an exception")
         text = builder.text(builder.rows[0][5], 2 * MAX_TRACEBACK)
@@ -369,6 +372,8 @@ def find_class(classes: ClassTable, module: str, qualname: str) -> type | None:
         return None
     futures = sys.modules.get("concurrent.futures._base")
     if futures is not None and issubclass(kind, futures.CancelledError):
+        return None
+    if hasattr(kind, "__del__"):
         return None
     return kind
 

@@ -17,7 +17,7 @@ from typing import Any, Union
 
 import msgspec
 
-__all__ = ["DEFAULT", "Bad", "Body", "CodecLimits", "Ref", "Refused", "Tag"]
+__all__ = ["DEFAULT", "Bad", "Body", "CodecLimits", "Ref", "Refused", "Tag", "hashes_by_identity"]
 
 PLAIN = 0
 TABLE = 1
@@ -26,13 +26,14 @@ OUT_OF_BAND = 16384  # from this size on, bytes travel in a buffer of their own
 PACK_ITEMS = 256  # from this length on, a list of only int or only float is one blob
 MAX_INT_BYTES = 1 << 20
 MAX_NAME = 1024
+PACKED_PER_NODE = 16  # lists of one blob may have this many times as many items as there are nodes
 
 # What an exact `type(x)` may be for x to stand in a row as it is.
 SCALARS = frozenset({type(None), bool, int, float, str})
 
 # Bytes that cannot start a container in msgpack; deleting them counts what may nest or be a map.
-_LEAF_BYTES = bytes(b for b in range(256) if not (0x80 <= b <= 0x9F or 0xC7 <= b <= 0xC9
-                                                  or 0xD4 <= b <= 0xD8 or 0xDC <= b <= 0xDF))  # fmt: skip
+_OPENERS = {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
+_LEAF_BYTES = bytes(set(range(256)) - _OPENERS)
 
 
 class CodecLimits(msgspec.Struct, frozen=True):
@@ -40,7 +41,8 @@ class CodecLimits(msgspec.Struct, frozen=True):
 
     `body_bytes` and `buffer_bytes` bound the bytes inside the message and in buffers beside it,
     `depth` how deep containers nest, `nodes` how many values there are in all (a list of 256 or
-    more int or float counts as one), `int_bytes` the size of one int.
+    more int, float or str counts as one, and has at most 16 times as many items), `int_bytes` the
+    size of one int.
     """
 
     body_bytes: int = 64 << 20
@@ -109,6 +111,7 @@ class Tag(IntEnum):
     SUBCLASS = 35
     ENUM = 36
     EXCEPTION = 37
+    STRS = 38
     NDARRAY = 40
     NDOBJECT = 41
     NPSCALAR = 42
@@ -120,7 +123,7 @@ class Tag(IntEnum):
     ARROW = 60
 
 
-class Refused(Exception):  # noqa: N818 - an inner signal, never seen outside
+class Refused(Exception):
     """The encoder met something that cannot leave; `steps` is the way to it, innermost first."""
 
     def __init__(self, reason: str, hint: str | None = None) -> None:
@@ -130,7 +133,7 @@ class Refused(Exception):  # noqa: N818 - an inner signal, never seen outside
         self.steps: list[str] = []
 
 
-class Bad(Exception):  # noqa: N818 - an inner signal, becomes ResultError
+class Bad(Exception):
     """The decoder met bytes that no encoder of ours writes, or more of them than allowed."""
 
     def __init__(self, reason: str, hint: str | None = None) -> None:
@@ -147,6 +150,14 @@ def check_plain(body: bytes | memoryview, depth: int) -> bool:
     if len(body) > PLAIN_BYTES:
         return False
     return len(bytes(body).translate(None, _LEAF_BYTES)) <= depth
+
+
+def hashes_by_identity(kind: type) -> bool:
+    """Whether hashing an instance takes no look at its parts."""
+    return getattr(kind, "__hash__", None) is _IDENTITY_HASH
+
+
+_IDENTITY_HASH: Any = object.__hash__
 
 
 def clean_name(name: Any) -> str:
