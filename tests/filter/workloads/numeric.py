@@ -25,6 +25,6 @@ else:
     sink = io.BytesIO()
     parquet.write_table(pa.Table.from_pandas(frame), sink)
     assert parquet.read_table(io.BytesIO(sink.getvalue())).num_rows == 1000
-# pyarrow's threads abort an ordinary exit now and then ("terminate called ..."; 4 of 50 runs on a busy
-# machine, with and without a filter).
+# pyarrow's threads abort an ordinary exit now and then ("terminate called ..."; 4 of 50 runs on a
+# busy machine, with and without a filter).
 os._exit(0)
