@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from agentsbx.errors import AgentsbxError
+
 if TYPE_CHECKING:
     from agentsbx.cli.demo import World
     from agentsbx.result import Result
@@ -25,14 +27,15 @@ class Attack(NamedTuple):
 
 
 def _words(result: Result) -> str:
-    """Take the reason from the error and its notes, or from what was recorded."""
-    if result.error is not None:
-        notes = [note for note in getattr(result.error, "__notes__", ()) if "Traceback" not in note]
-        text = str(result.error)
-        helpful = [note for note in notes if any(word in note for word in ("policy", "sandbox"))]
-        return " ".join([text, *helpful[:1]])
+    """Take the reason from what was recorded, from our note, or from our error; else nothing."""
     if result.violations:
         return result.violations[0].message
+    if result.error is not None:
+        for note in getattr(result.error, "__notes__", ()):
+            if note.startswith("agentsbx: "):
+                return str(note).removeprefix("agentsbx: ")
+        if isinstance(result.error, AgentsbxError):
+            return str(result.error)
     hit = [limit.name for limit in result.limits.values() if limit.hit]
     return f"limit {', '.join(hit)} reached" if hit else ""
 
@@ -114,7 +117,7 @@ def _no_heartbeat(result: Result, world: World) -> str | None:
 def _daemon_reason(result: Result) -> str:
     if result.lost:
         return f"killed at return: {', '.join(result.lost)}"
-    return "the daemon was killed when the call returned"
+    return ""
 
 
 def _fork_bomb(world: World) -> str:

@@ -75,6 +75,10 @@ class World:
         self.port = self.listener.getsockname()[1]
         self.n_processes = 0
 
+    def shorten(self, text: str) -> str:
+        """Leave the names of temporary folders out of a message."""
+        return text.replace(str(self.home), "~").replace(str(self.project), "project")
+
     def was_reached(self) -> bool:
         """Whether somebody connected to the demo's own listener."""
         try:
@@ -213,11 +217,12 @@ def _attack(attack: Attack, tools: ModuleType, world: World) -> Row:
         problem = _leaks(result, world) or attack.check(result, world)
         reason = attack.reason(result) if problem is None else ""
         if problem is None and not reason:
-            problem = "stopped, but without a reason that says so"
+            problem = f"stopped, but no reason was given: {result.error or result.value}"
     except Exception as error:  # the demo itself must tell, whatever went wrong
         problem, reason, ms = f"{type(error).__name__}: {error}", "", 0.0
-    print(_indented(problem or reason))
-    return Row(attack.what, problem is None, _short(problem or f"stopped: {reason}"), ms)
+    shown = world.shorten(problem or reason)
+    print(_indented(shown))
+    return Row(attack.what, problem is None, _short(shown), ms)
 
 
 def _leaks(result: Result, world: World) -> str | None:

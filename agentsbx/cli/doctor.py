@@ -131,7 +131,7 @@ def _look_round(canary: str, port: int, secret: str) -> dict[str, Any]:
         return ""
 
     with open("/proc/self/status") as file:
-        status = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+        status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     return {
         "pid": os.getpid(),
         "canary": attempt(lambda: open(canary)),
@@ -174,7 +174,11 @@ def _try_function() -> tuple[Result | None, list[Check]]:
         Check(what, "enforced" if ok else "refused", detail if ok else f"NOT so: {detail}")
         for what, ok, detail in rows
     ]
-    layers = [Check(f"layer: {name}", "enforced", by) for name, by in result.enforced.items()]
+    layers = [
+        Check(f"layer: {name}", "enforced", by)
+        for name, by in result.enforced.items()
+        if name not in result.limits
+    ]
     return result, checks + layers
 
 
@@ -264,7 +268,8 @@ def _how(checks: list[Check]) -> dict[str, str]:
     for check in checks:
         if check.status == "refused" and check.remedy and check.remedy != "strict":
             how[check.what] = check.remedy
-    text = " ".join(f"{check.detail} {check.remedy}" for check in checks).lower()
+    missing = [check for check in checks if check.status == "refused"]
+    text = " ".join(f"{check.detail} {check.remedy}" for check in missing).lower()
     restricted = _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
     if "namespace" in text or restricted:
         how["AppArmor profile"] = APPARMOR.format(launcher=_launcher())

@@ -33,8 +33,6 @@ Run a command in a fresh sandbox that dies with it.
 Exit code: the command's; 128+n: ended by signal n; 124: timeout; 126, 127: could not be started;
 125: agentsbx itself failed."""
 
-TIMED_OUT = 124
-
 
 class _Ended(BaseException):
     """A signal asked us to end: unwinds through the running call, which kills its tree."""
@@ -119,22 +117,24 @@ def _die_with_parent() -> None:
     _thread.start_new_thread(watch, ())
 
 
+# How shells show what we killed: 128 + SIGXCPU, 128 + SIGKILL.
+_KILLED = {"timeout": 124, "cpu_time": 152, "memory": 137, "output": 137, "cancelled": 130}
+
+
 def _exit_code(result: Result) -> int:
-    exit_ = result.exit
-    error = result.error
-    if exit_.cause == "timeout":
-        complain(str(error) if error is not None else "timed out")
-        return TIMED_OUT
+    exit_, error = result.exit, result.error
     if result.stderr:  # not the command's, which has our stderr: it could not be started
         os.write(2, result.stderr)
-    for violation in result.violations:
-        complain(violation.message)
-    if error is not None and exit_.cause != "exited":
-        complain(str(error))
-    if exit_.signal is not None:
-        return 128 + exit_.signal
-    if exit_.code is not None:
-        return exit_.code
+    code = _KILLED.get(exit_.cause)
+    if code is None and exit_.signal is not None:
+        code = 128 + exit_.signal
+    if code is None:
+        code = exit_.code
+    if code == 0 and error is None:
+        return 0  # programs probe: what was denied on the way did no harm
+    messages = [violation.message for violation in result.violations]
     if error is not None:
-        complain(str(error))
-    return OURS
+        messages.append(str(error))
+    for message in dict.fromkeys(messages):
+        complain(message)
+    return OURS if code is None else code
