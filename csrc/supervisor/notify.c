@@ -43,13 +43,42 @@ void sbx_notify_add(struct sbx_sup *s, struct sbx_jb *j, int *listener)
         sbx_close(&j->listener_fd);
 }
 
+/* Registers beyond a call's own arguments hold whatever was there: they would tell equal calls apart. */
+static unsigned n_args_of(uint32_t nr)
+{
+    switch (nr) {
+    case SYS_unshare:
+    case SYS_setuid:
+    case SYS_setgid: return 1;
+    case SYS_setns:
+    case SYS_listen:
+    case SYS_kill:
+    case SYS_tkill:
+    case SYS_umount2:
+    case SYS_setreuid:
+    case SYS_setregid:
+    case SYS_setgroups: return 2;
+    case SYS_socket:
+    case SYS_connect:
+    case SYS_bind:
+    case SYS_accept:
+    case SYS_tgkill:
+    case SYS_bpf:
+    case SYS_setresuid:
+    case SYS_setresgid: return 3;
+    default: return 4;
+    }
+}
+
 static void record(struct sbx_jb *j, const struct seccomp_data *d)
 {
     struct sbx_denied *x;
+    uint64_t args[4] = {0};
 
+    memcpy(args, d->args, sizeof *args * n_args_of((uint32_t)d->nr));
     for (uint32_t i = 0; i < j->n_denied; i++) {
         x = &j->denied[i];
-        if (x->nr == (uint32_t)d->nr && !memcmp(x->args, d->args, sizeof x->args)) {
+        if (x->nr == (uint32_t)d->nr && !memcmp(x->args, args, sizeof args)) {
             x->count++;
             return;
         }
@@ -59,7 +88,7 @@ static void record(struct sbx_jb *j, const struct seccomp_data *d)
     x = &j->denied[j->n_denied++];
     x->nr = (uint32_t)d->nr;
     x->count = 1;
-    memcpy(x->args, d->args, sizeof x->args);
+    memcpy(x->args, args, sizeof args);
 }
 
 /* kill(1, SIGKILL): in its own namespace the kernel would ignore it (pid_namespaces(7)), but a program that

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import socket
 import struct
 import subprocess
 import time
-from collections import namedtuple
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("supervisor", "base", "child", "spawn", "reaper")
@@ -27,16 +28,62 @@ NO_MAP = 2**32 - 1
 REPLY, HELLO = 17, 18
 CAUSES = ("exited", "signaled", "cancelled", "timeout", "cpu_time", "memory", "output", "lost")
 
-Err = namedtuple("Err", "stage op errno detail")
-Hello = namedtuple(
-    "Hello", "err is_root uid_base n_uids cgroup_version cgroup_have landlock_abi pid"
-)
-Pub = namedtuple("Pub", "pool_id job_id version err fds")
-Exit = namedtuple(
-    "Exit",
-    "job_id cause wait_status is_alive utime_us stime_us peak_memory peak_processes memory_source"
-    " n_pids_refused wall_ns denied",
-)
+
+class Err(NamedTuple):
+    """struct sbx_err."""
+
+    stage: int
+    op: int
+    errno: int
+    detail: int
+
+
+class Hello(NamedTuple):
+    """struct sbx_hello."""
+
+    err: Err
+    is_root: int
+    uid_base: int
+    n_uids: int
+    cgroup_version: int
+    cgroup_have: int
+    landlock_abi: int
+    pid: int
+
+
+class Pub(NamedTuple):
+    """struct sbx_pub with its descriptors."""
+
+    pool_id: int
+    job_id: int
+    version: int
+    err: Err
+    fds: list[int]
+
+
+class Denied(NamedTuple):
+    """struct sbx_denied."""
+
+    nr: int
+    count: int
+    args: tuple[int, ...]
+
+
+class Exit(NamedTuple):
+    """struct sbx_exit."""
+
+    job_id: int
+    cause: str
+    wait_status: int
+    is_alive: int
+    utime_us: int
+    stime_us: int
+    peak_memory: int
+    peak_processes: int
+    memory_source: int
+    n_pids_refused: int
+    wall_ns: int
+    denied: list[Denied]
 
 
 def build(out: Path) -> Path:
@@ -62,14 +109,16 @@ class Plan:
     """struct sbx_plan, op by op (csrc/plan/plan.h)."""
 
     OPS = (
-        "END TMPFS MKDIR WRITE SYMLINK BIND NODE SELF PROC MASK RDONLY PIVOT DETACH HOSTNAME IDS SYSCTL"
-        " RLIMIT CAPS LANDLOCK SECCOMP CANARY CHDIR ARG ENV"
-    ).split()
+        *("END", "TMPFS", "MKDIR", "WRITE", "SYMLINK", "BIND", "NODE", "SELF", "PROC", "MASK"),
+        *("RDONLY", "PIVOT", "DETACH", "HOSTNAME", "IDS", "SYSCTL", "RLIMIT", "CAPS", "LANDLOCK"),
+        *("SECCOMP", "CANARY", "CHDIR", "ARG", "ENV"),
+    )
 
     def __init__(self, kind: int, flags: int = 0) -> None:
         self.kind, self.flags, self.n_mounts = kind, flags, 0
         self.ops: list[bytes] = []
         self.strings = b"\0"
+        self.bpf: list[tuple[int, int, int, int]] = []
 
     def op(
         self,
@@ -81,7 +130,7 @@ class Plan:
         a: int = 0,
         b: int = 0,
         flags: int = 0,
-    ) -> Plan:
+    ) -> Self:
         offsets = [self._string(s) for s in (path, text)]
         self.ops.append(struct.pack("=HHIIIQQ", self.OPS.index(name), flags, arg, *offsets, a, b))
         if name == "BIND":
@@ -96,25 +145,15 @@ class Plan:
         return at
 
     def bytes(self) -> bytes:
-        body = b"".join(self.ops)
-        at = 64 + len(body)
+        ops, bpf = b"".join(self.ops), b"".join(struct.pack("=HBBI", *line) for line in self.bpf)
+        at = 64 + len(ops)
+        n_bytes = at + len(bpf) + len(self.strings)
         head = struct.pack(
             "=10I3Q",
-            0x31504253,
-            self.kind,
-            at + len(self.strings),
-            len(self.ops),
-            0,
-            0,
-            at,
-            len(self.strings),
-            self.n_mounts,
-            self.flags,
-            0,
-            0,
-            0,
+            *(0x31504253, self.kind, n_bytes, len(self.ops), at if bpf else 0, len(self.bpf)),
+            *(at + len(bpf), len(self.strings), self.n_mounts, self.flags, 0, 0, 0),
         )
-        return head + body + self.strings
+        return head + ops + bpf + self.strings
 
 
 def command_template() -> Plan:
@@ -131,11 +170,32 @@ def command_template() -> Plan:
     )
 
 
-def command_job(*, binds: int = 0) -> Plan:
+def notifying_filter() -> list[tuple[int, int, int, int]]:
+    """BPF: notify socket() and kill(_, 9), EDOM for the canary number, allow the rest."""
+    load, equal, ret = 0x20, 0x15, 0x06
+    notify, allow, edom = 0x7FC00000, 0x7FFF0000, 0x50021
+    socket_nr, kill_nr = (41, 62) if platform.machine() == "x86_64" else (198, 129)
+    return [
+        (load, 0, 0, 0),
+        (equal, 4, 0, socket_nr),
+        (equal, 4, 0, 4095),
+        (equal, 0, 4, kill_nr),
+        (load, 0, 0, 24),  # second argument, low half
+        (equal, 0, 2, 9),
+        (ret, 0, 0, notify),
+        (ret, 0, 0, edom),
+        (ret, 0, 0, allow),
+    ]
+
+
+def command_job(*, binds: int = 0, is_notifying: bool = False) -> Plan:
     plan = Plan(2, flags=2 | 4 | 8).op("TMPFS", "/tmp", a=1 << 28)
     for i in range(binds):
         plan.op("BIND", f"/data{i}", arg=i)
     plan.op("DETACH", "/.pools").op("PROC", "/proc").op("IDS", a=1000, b=1000).op("CAPS")
+    if is_notifying:
+        plan.bpf = notifying_filter()
+        plan.op("SECCOMP", flags=8)
     return plan.op("CHDIR", "/tmp")
 
 
@@ -148,10 +208,10 @@ class Launcher:
         kind = socket.SOCK_SEQPACKET
         self.control, theirs_c = socket.socketpair(socket.AF_UNIX, kind)
         self.broker, theirs_b = socket.socketpair(socket.AF_UNIX, kind)
-        pidfd = os.pidfd_open(host_pid or os.getpid())
+        pidfd = os.pidfd_open(os.getpid())
         fds = (theirs_c.fileno(), theirs_b.fileno(), pidfd)
         ids = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [str(binary), "broker", *map(str, fds)], pass_fds=fds, cwd="/", **ids
         )
         os.close(pidfd)
@@ -162,7 +222,7 @@ class Launcher:
         self.next_id = 1
         self.owned: list[socket.socket | int] = []  # closed at the end, whatever a test left
 
-    def __enter__(self) -> Launcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -258,7 +318,8 @@ class Launcher:
         with sock:
             m = sock.recv(4096)
         v = struct.unpack("=IIQIiII4QIIQ", m[:80])
-        denied = [struct.unpack("=II4Q", m[80 + 40 * i : 120 + 40 * i]) for i in range(v[6])]
+        rows = (struct.unpack("=II4Q", m[80 + 40 * i : 120 + 40 * i]) for i in range(v[6]))
+        denied = [Denied(row[0], row[1], row[2:]) for row in rows]
         return Exit(v[2], CAUSES[v[3]], v[4], v[5], *v[7:11], *v[11:13], v[13], denied)
 
     def tell(self, kind: int, *numbers: int, fmt: str = "Q", fds: list[int] | None = None) -> None:
