@@ -73,12 +73,18 @@ def _is_covered(path: str) -> bool:
 
 
 def python_layout() -> Layout:
-    """The running interpreter's layout; `sys.path` is read anew each time."""
+    """The running interpreter's layout, for `sys.path` as it stands now."""
+    return _layout(sys.executable, tuple(sys.path), sys.prefix)
+
+
+@functools.lru_cache(maxsize=8)
+def _layout(executable: str, sys_path: tuple[str, ...], prefix: str) -> Layout:
+    del executable, prefix  # keys only: an interpreter's own settings can be changed at run time
     exe = _executable()
     stdlib = {sysconfig.get_paths()["stdlib"]}  # "platstdlib" lies about virtual environments
     package = os.path.dirname(os.path.abspath(__file__))
     path: list[str] = []
-    for p in sys.path:
+    for p in sys_path:
         zipped = p.endswith(".zip") and os.path.dirname(p) in {os.path.dirname(s) for s in stdlib}
         if p in stdlib or os.path.basename(p) == "lib-dynload" or _is_site(p) or zipped:
             path.append(p)

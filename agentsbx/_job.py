@@ -18,7 +18,12 @@ from agentsbx import _core, _header, _transfer
 from agentsbx._supervisor import Box, Supervisor
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
+# A call that answers within this time never tells the supervisor that it started: one wake-up less.
+SHORT_MS = 3
 LATE_S = 2.0  # how long after a deadline the host still waits for the supervisor to act on it
+
+
+_ANSWERS = (Frame.RESULT, Frame.ERROR)
 
 
 class Stream(Protocol):
@@ -124,17 +129,24 @@ class Exchange:
     ) -> None:  # fmt: skip
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
         self.max_result = max_result
+        self.is_started = False
         self.start_ns = time.monotonic_ns()
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
 
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""
-        self.sup.start(self.box.job_id, self.start_ns, self.deadline_ns)
         box, reply = self.box, self.reply
+        patience = SHORT_MS
         while True:
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
-                box.channel, box.out, box.err, -1, self._patience_ms()
+                box.channel, box.out, box.err, -1, patience
             )
+            if not self.is_started and (event == Event.TIMEOUT or kind not in _ANSWERS):
+                self.is_started = True
+                self.sup.start(box.job_id, self.start_ns, self.deadline_ns)
+                patience = self._patience_ms()
+                if event == Event.TIMEOUT:
+                    continue
             if event == Event.FRAME:
                 if self._frame(kind, body, memfd, n_body, n_memfd):
                     break

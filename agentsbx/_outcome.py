@@ -59,11 +59,18 @@ def exit_of(record: ExitRecord, reply: Reply) -> Exit:
     return Exit(code=os.waitstatus_to_exitcode(record.wait_status), cause="exited")
 
 
+def _is_kill(nr: int) -> bool:
+    """Pid 1 that sends itself SIGKILL asks the supervisor to do it: no denial."""
+    return explain_syscall(nr)[0] in ("kill", "tgkill", "tkill")
+
+
 def denied_syscalls(record: ExitRecord) -> list[Violation]:
     """Violations from the filter's notifications."""
     out = []
     for d in record.denied:
         name, group, reason = explain_syscall(d.nr)
+        if _is_kill(d.nr):
+            continue
         out.append(
             _explain.explain_denied_syscall(d.nr, name, d.args, group or reason, count=d.count)
         )
@@ -96,6 +103,8 @@ def error_of(
     if record is None:
         return JobDied("the job ended without a result"), []
     how = exit_of(record, reply)
+    if how.signal == signal.SIGKILL and any(_is_kill(d.nr) for d in record.denied):
+        return JobDied("the job killed itself: SIGKILL", signal=how.signal), []
     return _explain.explain_exit(how, limits, usage_of(record)), []
 
 
@@ -107,8 +116,9 @@ def _explained(
     if isinstance(exc, AgentsbxError):
         return exc, []
     if isinstance(exc, OSError):
+        calling, source = _innermost(exc)
         context = _explain.Context(
-            cwd=cwd, private=("/tmp", "/sandbox"), calling=_calling(exc),  # noqa: S108
+            cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,  # noqa: S108
             host_readable=lambda p: os.access(p, os.R_OK), host_which=shutil.which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
@@ -123,8 +133,12 @@ def _explained(
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
     if violation is None:
+        if isinstance(exc, PermissionError):
+            words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
+            if words:
+                exc.add_note(f"agentsbx: {words}")
         return exc, []
-    raises = policy.on_violation == "raise" and violation.denied_by not in ("hidden",)
+    raises = policy.on_violation == "raise"
     if raises and isinstance(exc, OSError) and not isinstance(exc, FileNotFoundError | TimeoutError):
         if violation.denied_by == "limit" or isinstance(exc, BlockingIOError):
             exc.add_note(f"agentsbx: {violation.message}")
@@ -143,18 +157,24 @@ def _chained(error: BaseException, cause: BaseException) -> BaseException:
     return error
 
 
-def _calling(exc: BaseException) -> str | None:
-    """Innermost function of the remote traceback, as its text tells."""
-    seen: BaseException | None = exc.__cause__
-    text = str(seen) if seen is not None else ""
-    names = [line.rpartition(", in ")[2].strip() for line in text.splitlines() if ", in " in line]
-    return names[-1].rpartition(".")[2] if names else None
+def _innermost(exc: BaseException) -> tuple[str | None, str | None]:
+    """Innermost function of the remote traceback and its source line, as its text tells."""
+    lines = str(exc.__cause__).splitlines() if exc.__cause__ is not None else []
+    for i in range(len(lines) - 1, -1, -1):
+        if lines[i].lstrip().startswith("File ") and ", in " in lines[i]:
+            source = lines[i + 1].strip() if i + 1 < len(lines) else None
+            return lines[i].rpartition(", in ")[2].strip().rpartition(".")[2], source
+    return None, None
 
 
 def mark_hit(
-    table: dict[str, Limit], error: BaseException | None, record: ExitRecord | None
-) -> dict[str, Limit]:
+    table: dict[str, Limit], error: BaseException | None, record: ExitRecord | None,
+    violations: list[Violation],
+) -> dict[str, Limit]:  # fmt: skip
     """The limit table with what was hit."""
+    for v in violations:
+        if v.limit in table:
+            table = table | {v.limit: msgspec.structs.replace(table[v.limit], hit=True)}
     hit = ""
     if isinstance(error, LimitExceeded):
         hit = error.limit or ""

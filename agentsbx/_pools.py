@@ -68,8 +68,17 @@ def _grant(grant: Grant, key: str) -> _host.Found:
         raise PolicyError(f"{key}={grant.path!r}: {e.strerror}", path=key) from None
 
 
-class PoolKey(tuple[object, ...]):
-    """Hashable identity of a pool."""
+def is_same(mounts: tuple[_compile.Mount, ...]) -> bool:
+    """Whether each name still stands for the object that was found: one stat(2) each."""
+    try:
+        for m in mounts:
+            st = os.stat(m.at)
+            f = m.found
+            if st.st_ino != f.ino or st.st_dev != f.dev or st.st_uid != f.uid or st.st_gid != f.gid:
+                return False
+    except OSError:
+        return False
+    return True
 
 
 class Pools:
@@ -90,8 +99,10 @@ class Pools:
 
     def find_grants(self, policy: Policy) -> tuple[_compile.Mount, ...]:
         """Look every granted name up now."""
+        from agentsbx._policy_rules import refuse_code_writes
         from agentsbx._protect import protected_mounts
 
+        refuse_code_writes(policy)
         mounts = [
             _compile.Mount(g.path, _grant(g, key), key == "write")
             for key in ("read", "write")

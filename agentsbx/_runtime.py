@@ -23,7 +23,7 @@ from agentsbx import _header, _host, _outcome, _ship, _transfer
 from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._explain import explain_limit, limit_table
 from agentsbx._job import Cancel, Exchange, Output, Reply, forward_streams, is_gone, send_body
-from agentsbx._pools import N_WAITING, Pools
+from agentsbx._pools import N_WAITING, Pools, is_same
 from agentsbx._protect import Watch
 from agentsbx._supervisor import Box, Pool, Supervisor, SupervisorGone
 from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
@@ -61,11 +61,23 @@ class CallSite:
         self.annotation = _return_annotation(fn)
         self.raw_policy = msgspec.msgpack.encode(policy)
         self.prepared = Prepared()
+        self.env_keys = [os.fsencode(k) for k in (*_SAFE_ENV, *policy.env_names)]
         lim = policy.limits
         self.codec_limits = CodecLimits(
             body_bytes=lim.result if lim.result >= 0 else 2**31,
             buffer_bytes=lim.buffers if lim.buffers >= 0 else 2**40,
         )
+
+
+class Place:
+    """Where the last call of a site ran: reused while nothing that names it has changed."""
+
+    __slots__ = ("cwd", "grants", "layout", "pool", "rt")
+
+    def __init__(
+        self, rt: Runtime, layout: _host.Layout, cwd: str, grants: Any, pool: Pool
+    ) -> None:
+        self.rt, self.layout, self.cwd, self.grants, self.pool = rt, layout, cwd, grants, pool
 
 
 class Prepared:
@@ -80,6 +92,8 @@ class Prepared:
         self.setup: _header.Setup | None = None
         self.head: _header.SnapshotHead | None = None
         self.preload: tuple[str, ...] | None = None
+        self.seen: tuple[Any, ...] = ()  # what the set-up was made from
+        self.place: Place | None = None
 
 
 def _return_annotation(fn: Any) -> Any:
@@ -169,6 +183,14 @@ def _job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, s
     return env | policy.env_values | (extra or {})
 
 
+def _seen(site: CallSite) -> tuple[Any, ...]:
+    """What `_setup` reads, cheaply: a change of any of it makes a new set-up."""
+    env = os.environb
+    main = sys.modules.get("__main__")
+    names = [env.get(k) for k in site.env_keys]
+    return names, tuple(sys.argv), getattr(main, "__file__", None), sys.executable
+
+
 def _setup(site: CallSite) -> _header.Setup:
     main = sys.modules.get("__main__")
     preloaded = site.prepared.preload or ()
@@ -191,13 +213,14 @@ def _prepare(site: CallSite) -> Prepared:
         p.snapshot_fn = site.fn
     if p.preload is None:
         p.preload = _preload_of(site, p.snapshot)
-    setup = _setup(site)
-    if fresh or setup != p.setup:
-        p.setup = setup
+    seen = _seen(site)
+    if fresh or seen != p.seen:
+        p.seen = seen
+        p.setup = _setup(site)
         p.version += 1
         p.n_changes += 1
-        views = _views(p.snapshot.buffers)
-        p.head = _header.SnapshotHead(setup, p.snapshot.blob, [v.nbytes for v in views])
+        lengths = [v.nbytes for v in _views(p.snapshot.buffers)]
+        p.head = _header.SnapshotHead(p.setup, p.snapshot.blob, lengths)
     else:
         p.n_changes = 0
     return p
@@ -236,15 +259,24 @@ def _snapshot_fd(head: _header.SnapshotHead, buffers: list[memoryview]) -> int:
 
 
 def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Pool, Any]:
-    grants = rt.pools.find_grants(site.policy)
     try:
         cwd = os.getcwd()
     except FileNotFoundError:
         cwd = "/"
-    template = rt.pools.template(
-        is_command=False, preload=p.preload or (), owner=site if site.policy.fresh else None
-    )
-    pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
+    layout = _host.python_layout()
+    at = p.place
+    same = (
+        at is not None and at.rt is rt and at.cwd == cwd and at.layout is layout
+        and at.pool.sock >= 0 and not site.policy.write and is_same(at.grants)
+    )  # fmt: skip
+    if at is None or not same:
+        grants = rt.pools.find_grants(site.policy)
+        template = rt.pools.template(
+            is_command=False, preload=p.preload or (), owner=site if site.policy.fresh else None
+        )
+        pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
+        at = p.place = Place(rt, layout, cwd, grants, pool)
+    pool = at.pool
     wanted = p.version if p.n_changes <= 2 else 0
     if pool.version != wanted and p.head is not None:
         fd = _snapshot_fd(p.head, _views(p.snapshot.buffers)) if wanted else -1
@@ -253,7 +285,7 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
         finally:
             if fd >= 0:
                 os.close(fd)
-    return pool, grants
+    return pool, at.grants
 
 
 def _take(rt: Runtime, pool: Pool) -> Box:
@@ -403,7 +435,7 @@ def _result(
         return Result(value=value)
     return Result(
         value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
-        usage=usage, limits=_outcome.mark_hit(table, error, record), enforced=pool.job.enforced,
+        usage=usage, limits=_outcome.mark_hit(table, error, record, violations), enforced=pool.job.enforced,
         violations=violations, exit=_outcome.exit_of(record, reply) if record else Exit(),
         policy_id=hashlib.sha256(pool.job.plan).hexdigest(),
         call_id=f"{_call_prefix}-{next(_call_numbers):x}",
@@ -545,7 +577,7 @@ def _command_result(
         violations = more + violations
     return Result(
         value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
-        usage=usage, limits=_outcome.mark_hit(table, error, record), enforced=pool.job.enforced,
+        usage=usage, limits=_outcome.mark_hit(table, error, record, violations), enforced=pool.job.enforced,
         violations=violations, exit=how, policy_id=hashlib.sha256(pool.job.plan).hexdigest(),
         call_id=f"{_call_prefix}-{next(_call_numbers):x}",
     )  # fmt: skip
