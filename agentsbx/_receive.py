@@ -6,7 +6,7 @@ this module, so it loads nothing but built-in and frozen modules.
 
 from __future__ import annotations
 
-import _collections
+import _collections  # type: ignore[import-not-found]
 import _frozen_importlib
 import _pickle
 import _thread
@@ -26,7 +26,7 @@ __all__ = ["HostModule", "Receiver"]
 
 _HEAP_TYPE = 1 << 9
 # Dunder names that people do read off modules; all others are probes of tools, answered at once.
-_ASKED_DUNDERS = frozenset({"__all__", "__version__", "__author__", "__getattr__"})
+_ASKED_DUNDERS = frozenset({"__all__", "__version__", "__author__"})
 
 _receiver: Receiver | None = None
 
@@ -37,15 +37,17 @@ class HostModule(types.ModuleType):
     Functions that were shipped have the dictionary of this very module as their globals.
     """
 
-    __slots__ = ("_absent", "_asks")
+    __slots__ = ("_absent", "_asks", "_hook")
 
     _absent: set[str]
     _asks: bool
+    _hook: tuple[bool, Any] | None
 
     def __init__(self, name: str, *, asks: bool = True) -> None:
         super().__init__(name)
         self._absent = set()
         self._asks = asks
+        self._hook = None
         self.__dict__["__builtins__"] = builtins
 
     def __getattr__(self, name: str) -> Any:
@@ -58,14 +60,15 @@ class HostModule(types.ModuleType):
                 return child
             found, value = _receiver.attribute(module, name)
             if found:
-                if name != "__getattr__":
-                    own[name] = value
+                own[name] = value
                 return value
             self._absent.add(name)
-            if name[:2] != "__":
-                hook = getattr(self, "__getattr__", None)
-                if isinstance(hook, types.FunctionType):
-                    return hook(name)
+        if self._asks and not dunder and _receiver is not None:
+            # The module's own __getattr__ (PEP 562) is code and runs here, not on the host.
+            if self._hook is None:
+                self._hook = _receiver.attribute(module, "__getattr__")
+            if self._hook[0]:
+                return self._hook[1](name)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
@@ -150,6 +153,8 @@ class Receiver:
         self._lock = _thread.RLock()
         self._busy = False
         self._broken = False
+        # No host listens while a waiting child reads its snapshot.
+        self._serving = False
         self._request: Request | None = None
         self._fn: Any = None
         self._project: frozenset[str] = frozenset()
@@ -171,6 +176,7 @@ class Receiver:
         self, body: bytes, buffers: Sequence[Any] = ()
     ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Rebuild the arguments, in the same pickle as the snapshot; return (fn, args, kwargs)."""
+        self._serving = True
         args, kwargs = self._load(body, buffers)
         return self._fn, args, kwargs
 
@@ -210,7 +216,7 @@ class Receiver:
     # -- modules ------------------------------------------------------------------------------
 
     def _ask(self, name: str) -> tuple[bytes, bytes, list[Any]]:
-        if self._request is None:
+        if self._request is None or not self._serving:
             return b"N", b"", []
         reply, buffers = self._request(name)
         return bytes(reply[:1]), bytes(reply[1:]), buffers
@@ -287,7 +293,7 @@ def set_module(module: types.ModuleType, meta: tuple[Any, ...]) -> None:
     if path is not None:
         own["__path__"] = list(path)
     if own.get("__spec__") is None and own["__name__"] != "__main__":
-        loader = _ValueLoader()
+        loader: Any = _ValueLoader()
         spec: Any = _frozen_importlib.ModuleSpec(own["__name__"], loader, origin=file)
         spec.submodule_search_locations = None if path is None else own["__path__"]
         own["__spec__"] = spec

@@ -10,7 +10,9 @@ import functools
 import inspect
 import io
 import re
+import socket
 import sys
+import threading
 import types
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -40,14 +42,15 @@ __all__ = [
 ]
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_|(?<=[a-z])(?=[A-Z]))"
-    r"(?:api_?key|key|token|secret|passw(?:or)?d|passwd|pwd|passphrase|credentials?|auth|cookie|dsn"
-    r"|private|signature|bearer)s?(?:$|_|\d)"
-    r"|apikey|_url$|connection_string",
+    r"(?:^|_)(?:api_?key|key|token|secret|password|passwd|passphrase|pwd|pass|credentials?|auth"
+    r"|cookie|private|signature|bearer|pat|salt)s?(?:$|_|\d)|apikey|accesskey|secretkey",
     re.IGNORECASE,
 )
+# Addresses are secrets where they carry a password.
+_ADDRESS_NAME = re.compile(r"(?:^|_)(?:url|uri|dsn|connection_string|conn_str)$", re.IGNORECASE)
 _MIN_SECRET = 6
 _BUDGET = 20_000
+_MAX_PATH = 120
 _INSIDE = "make it inside the function, or pass what it needs as arguments"
 
 
@@ -72,7 +75,8 @@ def secrets_of(hidden: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in hidden.items()
-        if len(value) >= _MIN_SECRET and looks_secret(name)
+        if len(value) >= _MIN_SECRET
+        and (looks_secret(name) or ("@" in value and _ADDRESS_NAME.search(name) is not None))
     }
 
 
@@ -194,6 +198,8 @@ def _module_children(path: str, module: Any, chain: Chain) -> Iterator[tuple[str
 
 
 def _instance_children(obj: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(obj, (io.IOBase, socket.socket, threading.Thread)):
+        return
     if isinstance(obj, types.MethodType):
         yield ".__self__", obj.__self__
         yield ".__func__", obj.__func__
@@ -299,6 +305,8 @@ def explain_failure(
     else:
         where, obj = _tidy(roots[0][0]) or "the function", None
     where = where or "the function"
+    if len(where) > _MAX_PATH:
+        where = f"{where[: _MAX_PATH - 40]}...{where[-37:]}"
     pickler = ShipPickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
     pickler.context = context
     if obj is not None:

@@ -153,8 +153,8 @@ _CALLED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType
 def library_object_names(module_name: str) -> dict[int, str]:
     """Return the objects of a library module that are to be found by name: id to name.
 
-    Sentinels (`dataclasses.MISSING`) must stay one object; `os.environ` and `random`'s state must be
-    the job's own and not a copy of the host's.
+    Sentinels (`dataclasses.MISSING`) must stay one object; `os.environ` and the state of `random`
+    must be the job's own and not a copy of the host's.
     """
     module = sys.modules.get(module_name)
     if not isinstance(module, types.ModuleType) or not is_library_module(module):

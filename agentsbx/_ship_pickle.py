@@ -7,6 +7,7 @@ attributes go on in the pickle that the snapshot began.
 
 from __future__ import annotations
 
+import _collections_abc
 import abc
 import contextvars
 import enum
@@ -47,6 +48,7 @@ __all__ = ["OUT_OF_BAND", "CannotShip", "Context", "Recorder", "ShipPickler", "i
 OUT_OF_BAND = 16 * 1024
 _MISSING = object()
 _PROTOCOL = 5
+_HEAP_TYPE = 1 << 9
 
 
 class CannotShip(Exception):
@@ -75,10 +77,10 @@ class Recorder:
     def cells(self, fn: types.FunctionType) -> None:
         """Note the closure of a function."""
 
-    def type(self, cls: type) -> None:
+    def klass(self, cls: type) -> None:
         """Note a class that travels by value."""
 
-    def dictionary(self, names: dict[str, Any]) -> None:
+    def dictionary(self, names: dict[str, Any], kind: str = "attribute") -> None:
         """Note a dictionary of attributes, by identity of its values."""
 
 
@@ -156,7 +158,7 @@ def _resolve(kind: type) -> Handler | None:
         return _array
     if is_by_reference(kind):
         return _library_instance
-    return _project_instance
+    return _project_instance if kind.__flags__ & _HEAP_TYPE else None
 
 
 # -- functions ------------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def _function(pickler: ShipPickler, fn: types.FunctionType) -> Reduced:
     contents: tuple[Any, ...] = ()
     if closure:
         _check_cells(pickler, fn)
-        cells = tuple(_CellRef.of(pickler, cell) for cell in closure)  # type: ignore[misc]
+        cells = tuple(_CellRef.of(pickler, cell) for cell in closure)
         contents = tuple(_content(cell) for cell in closure)
     attributes = {k: v for k, v in fn.__dict__.items() if k != "__agentsbx_site__"}
     if attributes and recorder is not None:
@@ -385,6 +387,7 @@ _CLASS_SKIPPED = frozenset(
         "__qualname__",
         "__class__",
         "_abc_impl",
+        "__slotnames__",
         "__annotate_func__",
         "__annotations_cache__",
         "__pydantic_parent_namespace__",
@@ -392,6 +395,11 @@ _CLASS_SKIPPED = frozenset(
     }
 )
 _TYPES_BY_NAME = {value: name for name, value in vars(types).items() if isinstance(value, type)}
+_ABC_TYPES = {
+    value: name
+    for name, value in vars(_collections_abc).items()
+    if isinstance(value, type) and value.__module__ == "builtins"
+}
 _SPECIAL_TYPES = (type(None), type(...), type(NotImplemented))
 
 
@@ -400,10 +408,12 @@ def _class(pickler: ShipPickler, cls: Any) -> Reduced:
         return NotImplemented
     if cls in _TYPES_BY_NAME:
         return _receive.library_global, ("types", _TYPES_BY_NAME[cls])
-    if not cls.__flags__ & (1 << 9):
+    if cls in _ABC_TYPES:
+        return _receive.library_global, ("_collections_abc", _ABC_TYPES[cls])
+    if not cls.__flags__ & _HEAP_TYPE:
         return NotImplemented
     if pickler.recorder is not None:
-        pickler.recorder.type(cls)
+        pickler.recorder.klass(cls)
     if issubclass(cls, enum.Enum):
         return _enum_class(cls)
     if type(cls).__name__ == "StructMeta" and type(cls).__module__.startswith("msgspec"):
@@ -479,13 +489,13 @@ def _enum_class(cls: Any) -> Reduced:
     return _receive.make_enum, args, (attributes, states), None, None, _receive.set_enum
 
 
-_STRUCT_FLAGS = ["frozen", "eq", "order", "array_like", "gc", "repr_omit_defaults", "omit_defaults", "forbid_unknown_fields", "weakref", "dict", "cache_hash", "tag", "tag_field"]
+_STRUCT_FLAGS = tuple(
+    "frozen eq order array_like gc repr_omit_defaults omit_defaults forbid_unknown_fields "  # noqa: SIM905
+    "weakref dict cache_hash tag tag_field".split()
+)
 
 
 def _struct_class(cls: Any) -> Reduced:
-    inherited: set[str] = set()
-    for base in cls.__mro__[1:]:
-        inherited.update(getattr(base, "__struct_fields__", ()))
     annotations = _annotations(cls)
     fields = cls.__struct_fields__
     values = dict(zip(reversed(fields), reversed(cls.__struct_defaults__), strict=False))
@@ -547,11 +557,18 @@ def _library_instance(pickler: ShipPickler, obj: Any) -> Reduced:
 
 
 def _project_instance(pickler: ShipPickler, obj: Any) -> Reduced:
-    kind = type(obj)
+    kind: Any = type(obj)
     if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
         return NotImplemented
     reduced = obj.__reduce_ex__(_PROTOCOL)
     if isinstance(reduced, str):
+        if is_by_reference(obj):
+            return NotImplemented
+        if callable(obj) and hasattr(obj, "__qualname__"):
+            raise CannotShip(
+                f"{obj.__qualname__}() is compiled code outside of site-packages",
+                "install its module, or import it inside the function",
+            )
         # "A global of that name": by value, and one object within the pickle.
         state = getattr(obj, "__dict__", None)
         return _receive.make_instance, (kind,), dict(state) if state else None
@@ -585,9 +602,12 @@ def _context_var(pickler: ShipPickler, var: contextvars.ContextVar[Any]) -> Redu
 
 def _type_var(pickler: ShipPickler, var: Any) -> Reduced:
     module = sys.modules.get(var.__module__ or "")
-    if isinstance(module, types.ModuleType) and is_library_module(module):
-        if getattr(module, var.__name__, None) is var:
-            return _receive.library_global, (module.__name__, var.__name__)
+    if (
+        isinstance(module, types.ModuleType)
+        and is_library_module(module)
+        and getattr(module, var.__name__, None) is var
+    ):
+        return _receive.library_global, (module.__name__, var.__name__)
     keywords = {
         "covariant": getattr(var, "__covariant__", False),
         "contravariant": getattr(var, "__contravariant__", False),

@@ -7,7 +7,8 @@ and the bytes are compared.
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
+import copyreg
 import datetime
 import decimal
 import enum
@@ -48,6 +49,9 @@ _FIXED = frozenset(
         object,
     }
 )  # fmt: skip
+_CLASS_INNER = frozenset(
+    {"__dict__", "__weakref__", "__annotations__", "_abc_impl", "__dataclass_fields__"}
+)
 _FUNCTION_PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
@@ -79,10 +83,13 @@ class Record(Recorder):
 
     def function(self, fn: types.FunctionType) -> None:
         self.functions[id(fn)] = fn
-        for value in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
-            self._value(value, fn.__name__, "default")
+        kind = "default" if fn is self.fn else f"default of {fn.__qualname__}"
+        defaults = fn.__defaults__ or ()
+        names = fn.__code__.co_varnames[: fn.__code__.co_argcount]
+        for name, value in zip(names[len(names) - len(defaults) :], defaults, strict=False):
+            self._value(value, name, kind)
         if fn.__kwdefaults__:
-            self.dictionary(fn.__kwdefaults__)
+            self.dictionary(fn.__kwdefaults__, kind)
 
     def names(
         self, fn: types.FunctionType, found: Mapping[str, Any], absent: Iterable[str]
@@ -114,19 +121,18 @@ class Record(Recorder):
             if content:
                 self._value(content[0], name, kind)
 
-    def type(self, cls: type) -> None:
+    def klass(self, cls: type) -> None:
         self.classes[cls] = tuple(vars(cls).values())
         for name, value in vars(cls).items():
-            if name not in ("__dict__", "__weakref__", "__annotations__", "_abc_impl"):
-                if not (name.startswith("__pydantic_") or name == "__dataclass_fields__"):
-                    self._value(value, f"{cls.__qualname__}.{name}", "class attribute")
+            if name not in _CLASS_INNER and not name.startswith("__pydantic_"):
+                self._value(value, f"{cls.__qualname__}.{name}", "class attribute")
 
-    def dictionary(self, names: dict[str, Any]) -> None:
+    def dictionary(self, names: dict[str, Any], kind: str = "attribute") -> None:
         _, known, _ = self._globals.setdefault(id(names), (names, {}, set()))
         known.update(names)
         for name, value in names.items():
             if name != "__agentsbx_site__":
-                self._value(value, name, "attribute")
+                self._value(value, name, kind)
 
     def _value(self, value: Any, name: str, kind: str) -> None:
         if not is_data(value):
@@ -196,7 +202,11 @@ class Record(Recorder):
 
     def class_checks(self) -> list[tuple[type, tuple[Any, ...]]]:
         """Return the classes with the values of their dictionaries."""
-        # Read now, not when they were met: pickling may fill caches such as __annotations__.
+        for cls in self.classes:
+            # Fill now what Python caches in a class at first use, lest it look like a change.
+            with contextlib.suppress(Exception):
+                copyreg._slotnames(cls)  # type: ignore[attr-defined]
+                cls.__annotations__  # noqa: B018
         return [(cls, tuple(vars(cls).values())) for cls in self.classes]
 
     def absent_checks(self) -> list[tuple[dict[str, Any], frozenset[str]]]:
@@ -255,6 +265,8 @@ class StatePickler(ShipPickler):
         return made.state
 
     def reducer_override(self, obj: Any) -> Any:
+        if obj is int:  # stands in what we return below
+            return NotImplemented
         kind = type(obj)
         if kind is types.FunctionType or kind is types.ModuleType or isinstance(obj, type):
             return int, (id(obj),)
@@ -269,6 +281,3 @@ class StatePickler(ShipPickler):
         self.file.seek(0)
         self.file.truncate()
         return len(blobs[-1]) + sum(map(len, buffers[before:]))
-
-
-_ContextVar = contextvars.ContextVar

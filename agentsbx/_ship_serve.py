@@ -1,5 +1,7 @@
-"""Answers a job that imports project modules (rule 1.3). The job is hostile: names are checked, all
-is bounded and recorded, and no project code runs on the host for its sake.
+"""Answers a job that imports project modules (rule 1.3).
+
+The job is hostile: names are checked, all is bounded and recorded, and no project code runs on the
+host for its sake.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Server:
         self._bytes = 0
 
     def reply(self, name: str) -> tuple[bytes, list[Any]]:
-        """Return the reply: N not found, V by value, S source, A attribute, E refused with words."""
+        """Return the reply: N not found, V by value, S source, A attribute, E refused."""
         module, colon, attribute = name.partition(":")
         if not is_module_name(module) or (colon and not attribute.isidentifier()):
             return _NONE
