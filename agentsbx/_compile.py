@@ -194,7 +194,7 @@ def compile_job(
     _landlock(b, policy, caps, ordered, base, cwd, enforced)
     # Started by root the supervisor sets vm.memfd_noexec=2 for its pid namespace; an ordinary user
     # cannot, so there the filter demands MFD_NOEXEC_SEAL.
-    b.bpf = build_filter(policy.profile, extra=policy.syscalls, memfd_noexec_seal=not caps.is_root)
+    b.bpf = build_filter(policy.profile, extra=policy.syscalls, memfd_noexec_seal=not caps.is_root, ids=ids)
     b.add(Op.SECCOMP, flags=Flag.LISTENER)
     enforced["system calls"] = f"seccomp allow-list (profile {policy.profile})"
     enforced["files"] = "mount namespace with an empty root" + (
@@ -228,12 +228,15 @@ def _tree(
     b.add(Op.TMPFS, path=PRIVATE, a=max(limits.disk, 4096), b=max(limits.inodes, 16))
     for name, mode in (("home", 0o700), ("tmp", 0o700), ("shm", 0o700)):
         b.add(Op.MKDIR, path=f"{PRIVATE}/{name}", a=mode, flags=Flag.OWN)
-    b.add(Op.SELF, path="/tmp", text=f"{PRIVATE}/tmp")
+    for path in base:
+        if path.startswith("/tmp/"):  # a virtual environment there: the private /tmp would hide it
+            b.add(Op.MOVE, path=PRIVATE + path, text=path)
+    b.add(Op.SELF, path="/tmp", text=f"{PRIVATE}/tmp", flags=Flag.RECURSIVE)
     places = [g.at for g in grants]
     if not _inside(cwd, [*base, *places, PRIVATE]) and cwd != "/":
         b.add(Op.MKDIR, path=cwd, a=0o755)
         if cwd.startswith("/tmp/"):  # private storage is writable: this one directory is not
-            b.add(Op.SELF, path=cwd, text=cwd)
+            b.add(Op.SELF, path=cwd, text=cwd, flags=Flag.RECURSIVE)
     mounts: list[MountSpec] = []
     for g in grants:
         b.add(Op.BIND, path=g.at, arg=len(mounts), flags=Flag.FILE if g.found.is_file else 0)

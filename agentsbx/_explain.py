@@ -160,11 +160,11 @@ def _path_oserror(
         return None
     if errno == _errno.ENOENT:
         return _hidden(path, policy, host_exists, context.private)
+    if errno == _errno.EROFS:
+        return _read_only(path, policy)
     granted = any(is_below(path, g.path) for g in (*policy.read, *policy.write))
     if not granted and any(is_below(path, place) for place in context.private):
         return None
-    if errno == _errno.EROFS:
-        return _read_only(path, policy)
     if errno not in (_errno.EACCES, _errno.EPERM):
         return None
     if any(is_below(path, place) for place in _KERNEL):

@@ -28,22 +28,23 @@ class Op(enum.IntEnum):
     BIND = 5
     NODE = 6
     SELF = 7
-    PROC = 8
-    MASK = 9
-    RDONLY = 10
-    PIVOT = 11
-    DETACH = 12
-    HOSTNAME = 13
-    IDS = 14
-    SYSCTL = 15
-    RLIMIT = 16
-    CAPS = 17
-    LANDLOCK = 18
-    SECCOMP = 19
-    CANARY = 20
-    CHDIR = 21
-    ARG = 22
-    ENV = 23
+    MOVE = 8
+    PROC = 9
+    MASK = 10
+    RDONLY = 11
+    PIVOT = 12
+    DETACH = 13
+    HOSTNAME = 14
+    IDS = 15
+    SYSCTL = 16
+    RLIMIT = 17
+    CAPS = 18
+    LANDLOCK = 19
+    SECCOMP = 20
+    CANARY = 21
+    CHDIR = 22
+    ARG = 23
+    ENV = 24
 
 
 class Flag(enum.IntFlag):
@@ -54,6 +55,7 @@ class Flag(enum.IntFlag):
     OPTIONAL = 4
     LISTENER = 8
     OWN = 16
+    RECURSIVE = 32
 
 
 class PlanFlag(enum.IntFlag):

@@ -35,6 +35,7 @@ __all__ = ["CallSite", "Cancel", "HostCaps", "invoke", "probe", "run_command", "
 
 HostCaps = _host.Caps
 READY_TIMEOUT_MS = 20_000
+LAST_BREATH_MS = 100
 _SAFE_ENV = ("LANG", "LANGUAGE", "TZ", "TERM", "COLUMNS", "LINES", "NO_COLOR", "LC_ALL", "LC_CTYPE",
              "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME")  # fmt: skip
 _call_prefix = os.urandom(6).hex()
@@ -381,8 +382,9 @@ def _converse(
         if cancel is not None:
             cancel.arm(None)
         with contextlib.suppress(SupervisorGone):
-            if reply.kind in (Frame.RESULT, Frame.ERROR) and detail:
-                record = rt.sup.wait(job_id, 50)  # it ends by itself; the rest of its tree with it
+            if detail or reply.kind not in (Frame.RESULT, Frame.ERROR):
+                # It ends by itself, and how is worth knowing; what is left after that is killed.
+                record = rt.sup.wait(job_id, LAST_BREATH_MS)
                 if record.cause != Cause.LOST:
                     job_id = 0
             if job_id:

@@ -34,6 +34,7 @@ static int run_ops(struct sbx_setup *s, struct sbx_err *e)
         case SBX_OP_BIND:
         case SBX_OP_NODE:
         case SBX_OP_SELF:
+        case SBX_OP_MOVE:
         case SBX_OP_PROC:
         case SBX_OP_MASK:
         case SBX_OP_RDONLY:

@@ -195,9 +195,20 @@ static int op_self(struct sbx_setup *s, const struct sbx_op *op, const char *pat
     SBX_FD int from = at(s, source, O_PATH);
     if (from < 0)
         return from;
-    SBX_FD int fd = SBX_RET(syscall(428, from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
+    SBX_FD int fd = SBX_RET(syscall(428, from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
+                                               (op->flags & SBX_F_RECURSIVE ? AT_RECURSIVE : 0)));
     int r = fd < 0 ? fd : op->flags & SBX_F_RDONLY ? set_rdonly(fd) : 0;
     return r < 0 ? r : place(s, fd, path, op->flags & SBX_F_FILE);
+}
+
+static int op_move(struct sbx_setup *s, const char *path, const char *source)
+{
+    struct stat st;
+    SBX_FD int from = at(s, source, O_PATH);
+
+    if (from < 0)
+        return from;
+    return fstat(from, &st) < 0 ? -errno : place(s, from, path, !S_ISDIR(st.st_mode));
 }
 
 static int op_node(struct sbx_setup *s, const char *path)
@@ -271,6 +282,7 @@ int sbx_tree_op(struct sbx_setup *s, const struct sbx_op *op, unsigned i, struct
     case SBX_OP_BIND: r = op_bind(s, op, path); break;
     case SBX_OP_NODE: stage = SBX_STAGE_DEV; r = op_node(s, path); break;
     case SBX_OP_SELF: r = op_self(s, op, path, text); break;
+    case SBX_OP_MOVE: r = op_move(s, path, text); break;
     case SBX_OP_PROC: stage = SBX_STAGE_PROC; r = op_proc(s, op, path); break;
     case SBX_OP_MASK: stage = SBX_STAGE_MASK; r = op_mask(s, path); break;
     case SBX_OP_RDONLY: r = op_rdonly(s, path); break;

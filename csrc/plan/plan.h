@@ -56,7 +56,8 @@ enum sbx_op_kind {
                         empty file) is made where it is missing. Template: number = index into the
                         mount fds of the message; job: <SBX_POOL_DIR>/<pool_id>/<number>, moved */
     SBX_OP_NODE,     /* template: the host's device node of the same path (null, zero, full, ...) */
-    SBX_OP_SELF,     /* bind text (a path inside) on path */
+    SBX_OP_SELF,     /* bind text (a path inside) on path; SBX_F_RECURSIVE: with the mounts below it */
+    SBX_OP_MOVE,     /* move the mount at text to path */
     SBX_OP_PROC,     /* fresh proc on path; SBX_F_RDONLY makes all of it read-only */
     SBX_OP_MASK,     /* hide path if it exists: /dev/null over a file, an empty read-only directory
                         over a directory; missing is fine */
@@ -84,7 +85,7 @@ enum sbx_op_kind {
 };
 
 enum sbx_op_flags { SBX_F_FILE = 1, SBX_F_RDONLY = 2, SBX_F_OPTIONAL = 4, SBX_F_LISTENER = 8,
-                    SBX_F_OWN = 16 };
+                    SBX_F_OWN = 16, SBX_F_RECURSIVE = 32 };
 
 /* Where a zygote keeps the mounts of its pools; jobs detach it before user data. */
 #define SBX_POOL_DIR "/.pools"
