@@ -116,6 +116,7 @@ static int open_self(struct sbx_launch *l, struct sbx_err *e)
     char path[64], num[24];
     SBX_FD int exe = open("/proc/self/exe", O_PATH | O_CLOEXEC);
     SBX_FD int tree = -1;
+    struct stat want, got;
     int r;
 
     if (exe < 0)
@@ -129,6 +130,8 @@ static int open_self(struct sbx_launch *l, struct sbx_err *e)
     tree = sbx_open_tree(AT_FDCWD, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (tree < 0)
         return sbx_fail(e, SBX_STAGE_LAUNCH, 0, tree);
+    if (fstat(exe, &want) || fstat(tree, &got) || want.st_dev != got.st_dev || want.st_ino != got.st_ino)
+        return sbx_fail(e, SBX_STAGE_LAUNCH, 0, ESTALE);
     if ((r = sbx_mount_setattr(tree, "", AT_EMPTY_PATH, &attr)))
         return sbx_fail(e, SBX_STAGE_LAUNCH, 0, r);
     strcat(strcpy(path, "/proc/self/fd/"), sbx_u64_str((uint64_t)tree, num));

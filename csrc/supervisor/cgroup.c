@@ -184,20 +184,24 @@ int sbx_slot_usage(struct sbx_cg *cg, struct sbx_slot *slot, struct sbx_cg_usage
     return 0;
 }
 
-/* 1: idle again, 0: not yet. */
-static int is_clean(struct sbx_cg *cg, struct sbx_slot *slot)
+/* 1: idle again, 0: not yet. *extra_bytes: what is charged beyond the baseline. */
+static int is_clean(struct sbx_cg *cg, struct sbx_slot *slot, uint64_t *extra_bytes)
 {
     struct sbx_cg_usage u = {0};
 
+    *extra_bytes = UINT64_MAX;
     if (!ops(cg)->is_empty(cg, slot) || ops(cg)->usage(cg, slot, &u))
         return 0;
+    *extra_bytes = u.memory_bytes > slot->baseline_bytes ? u.memory_bytes - slot->baseline_bytes : 0;
     return u.memory_bytes <= slot->baseline_bytes + SBX_CG_SLACK_BYTES &&
            ops(cg)->reset_peak(cg, slot) == 0;
 }
 
 void sbx_slot_put(struct sbx_cg *cg, struct sbx_slot *slot)
 {
-    if (is_clean(cg, slot)) {
+    uint64_t extra;
+
+    if (is_clean(cg, slot, &extra)) {
         slot->state = SLOT_IDLE;
         return;
     }
@@ -208,15 +212,18 @@ void sbx_slot_put(struct sbx_cg *cg, struct sbx_slot *slot)
 
 static void drain(struct sbx_cg *cg, struct sbx_slot *slot, uint64_t now_ns)
 {
+    uint64_t extra;
+
     slot->n_drains++;
     slot->drain_ns = now_ns + DRAIN_NS * slot->n_drains;
     if (slot->n_attach) { /* not given up yet */
-        if (is_clean(cg, slot)) {
+        if (is_clean(cg, slot, &extra)) {
             slot->state = SLOT_IDLE;
             n_draining--;
             return;
         }
-        if (slot->n_drains == 2 && ops(cg)->is_empty(cg, slot))
+        /* Giving back a lot of page cache would take our one thread long: such a group goes instead. */
+        if (slot->n_drains == 2 && extra <= SBX_CG_SHRINK_BYTES)
             ops(cg)->shrink(cg, slot);
         if (slot->n_drains < DRAIN_TRIES / 4)
             return;

@@ -17,7 +17,7 @@
 
 #include "../base/wire.h"
 
-enum { SBX_MAX_SLOTS = 2048, SBX_CG_SLACK_BYTES = 1 << 20 };
+enum { SBX_MAX_SLOTS = 2048, SBX_CG_SLACK_BYTES = 1 << 20, SBX_CG_SHRINK_BYTES = 32 << 20 };
 
 /* One directory that we made, with the controllers that it has. */
 struct sbx_cg_dir {

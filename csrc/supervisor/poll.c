@@ -3,7 +3,7 @@
  *
  * Without a cgroup the tree is what /proc shows: pid 1 of the job and its descendants (orphans come
  * back to pid 1, so none is missed for long). These numbers are sampled: a process that lives between two
- * looks counts only through its parent's waited-for time. HELLO tells the host which it is.
+ * looks counts only through its parent's waited-for time. memory_source in sbx_exit says which it was.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -97,27 +97,39 @@ static uint64_t cpu_ns_of(pid_t pid)
     return sum * NS_PER_TICK;
 }
 
-static uint64_t rss_of(pid_t pid)
+/* Number behind `key` in a file of lines `Key:  n kB`, in bytes. */
+static uint64_t kb_of(const char *text, const char *key)
 {
-    char path[64], buf[128], *p;
-    uint64_t pages = 0;
+    const char *p = strstr(text, key);
+    uint64_t kb = 0;
 
-    if (sbx_read_file(AT_FDCWD, at(path, pid, "/statm"), buf, sizeof buf) < 0 || !(p = strchr(buf, ' ')))
+    if (p) {
+        p += strlen(key);
+        sbx_parse_u64(p + strspn(p, " \t"), &kb);
+    }
+    return kb * 1024;
+}
+
+/* Resident and swapped pages into *rss. Returns the page tables, which no other number has: a job could
+ * fill gigabytes of them with mappings of the one zero page. */
+static uint64_t sizes_of(pid_t pid, uint64_t *rss)
+{
+    char path[64], buf[4096];
+
+    *rss = 0;
+    if (sbx_read_file(AT_FDCWD, at(path, pid, "/status"), buf, sizeof buf) < 0)
         return 0;
-    sbx_parse_u64(p + 1, &pages);
-    return pages * (uint64_t)getpagesize();
+    *rss = kb_of(buf, "\nVmRSS:") + kb_of(buf, "\nVmSwap:");
+    return kb_of(buf, "\nVmPTE:");
 }
 
 static uint64_t pss_of(pid_t pid)
 {
-    char path[64], buf[2048], *p;
-    uint64_t kb = 0;
+    char path[64], buf[2048];
 
-    if (sbx_read_file(AT_FDCWD, at(path, pid, "/smaps_rollup"), buf, sizeof buf) < 0 ||
-        !(p = strstr(buf, "\nPss:")))
+    if (sbx_read_file(AT_FDCWD, at(path, pid, "/smaps_rollup"), buf, sizeof buf) < 0)
         return 0;
-    sbx_parse_u64(p + 5 + strspn(p + 5, " "), &kb);
-    return kb * 1024;
+    return kb_of(buf, "\nPss:") + kb_of(buf, "\nSwapPss:");
 }
 
 static void raise_to(uint64_t *peak, uint64_t v)
@@ -130,15 +142,17 @@ static void raise_to(uint64_t *peak, uint64_t v)
  * whether the dearer look (it walks page tables) is worth it. */
 static uint64_t memory_of(const struct tree *t, uint64_t limit)
 {
-    uint64_t rss = 0, pss = 0;
+    uint64_t rss = 0, pss = 0, tables = 0, one;
 
-    for (unsigned i = 0; i < t->n; i++)
-        rss += rss_of(t->pids[i]);
-    if (t->n > CHEAP_TREE && rss < limit - limit / 8)
-        return rss;
+    for (unsigned i = 0; i < t->n; i++) {
+        tables += sizes_of(t->pids[i], &one);
+        rss += one;
+    }
+    if (t->n > CHEAP_TREE && rss + tables < limit - limit / 8)
+        return rss + tables;
     for (unsigned i = 0; i < t->n; i++)
         pss += pss_of(t->pids[i]);
-    return pss ? pss : rss;
+    return (pss ? pss : rss) + tables;
 }
 
 static void poll_tree(struct sbx_jb *j)
@@ -186,8 +200,13 @@ void sbx_poll_job(struct sbx_sup *s, struct sbx_jb *j, uint64_t now_ns)
         if (d->cpu_time_ns != SBX_NEVER && (have & SBX_CG_CPUACCT) && u.cpu_ns > d->cpu_time_ns)
             sbx_job_kill(j, SBX_CAUSE_CPU_TIME);
     }
-    if (needs_tree || !(have & SBX_CG_MEMORY))
+    if (needs_tree || !(have & SBX_CG_MEMORY)) {
         poll_tree(j);
+        /* A job can make its own /proc files slow to read; others' deadlines must not pay for it. */
+        uint64_t spent = sbx_now_ns() - now_ns;
+        if (j->next_poll_ns < now_ns + 10 * spent)
+            j->next_poll_ns = now_ns + 10 * spent;
+    }
 }
 
 void sbx_poll_fill(struct sbx_sup *s, struct sbx_jb *j, struct sbx_exit *m)

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import platform
+import re
 import socket
 import struct
 import subprocess
@@ -108,11 +109,7 @@ def sealed(data: bytes) -> int:
 class Plan:
     """struct sbx_plan, op by op (csrc/plan/plan.h)."""
 
-    OPS = (
-        *("END", "TMPFS", "MKDIR", "WRITE", "SYMLINK", "BIND", "NODE", "SELF", "PROC", "MASK"),
-        *("RDONLY", "PIVOT", "DETACH", "HOSTNAME", "IDS", "SYSCTL", "RLIMIT", "CAPS", "LANDLOCK"),
-        *("SECCOMP", "CANARY", "CHDIR", "ARG", "ENV"),
-    )
+    OPS = re.findall(r"^    SBX_OP_(\w+)", (ROOT / "csrc/plan/plan.h").read_text(), re.MULTILINE)
 
     def __init__(self, kind: int, flags: int = 0) -> None:
         self.kind, self.flags, self.n_mounts = kind, flags, 0

@@ -350,6 +350,23 @@ def test_dropped_pool_kills_what_waits_and_keeps_what_runs(pool_of: Callable[...
     assert (got.cause, output) == ("exited", b"done\n")
 
 
+def test_closed_pool_socket_drops_the_pool(pool_of: Callable[..., Pool]) -> None:
+    pool = pool_of()
+    waiting = pool.leave()
+    pool.sock.close()
+    assert pool.launcher.wait(waiting.job_id).cause == "cancelled"
+
+
+def test_cpu_quota_slows_the_tree(pool_of: Callable[..., Pool], started: Launcher) -> None:
+    pool = pool_of(quota_us=20_000)
+    job = pool.run("/bin/sh", "-c", "while :; do :; done", deadline_ns=800_000_000)
+    got, _ = job.end()
+    assert got.cause == "timeout"
+    if got.memory_source != 2:
+        pytest.skip("machine lacks: control groups")
+    assert got.utime_us + got.stime_us < 400_000
+
+
 def test_dead_zygote_loses_its_jobs_and_says_so(pool_of: Callable[..., Pool]) -> None:
     pool = pool_of()
     job = pool.run("/bin/sleep", "60")
