@@ -87,6 +87,8 @@ def _field_hints(kind: type) -> list[Any]:
             for text in list(getattr(kind, "__annotations__", {}).values()):
                 if isinstance(text, str) and isinstance(space.get(text), type):
                     hints.append(space[text])
+    for field in (getattr(kind, "__pydantic_fields__", None) or {}).values():
+        hints.append(field.annotation)  # evaluated already, names of local classes too
     for base in getattr(kind, "__orig_bases__", ()):
         hints += typing.get_args(base)
     return hints

@@ -14,6 +14,7 @@ import msgspec
 
 from agentsbx import _codec_types
 from agentsbx._codec_annotation import Annotated, find_annotated, walk_values
+from agentsbx._codec_instances import IMMUTABLE, builtin_base
 from agentsbx._codec_wire import Bad, Ref, Tag, clean_name, hashes_by_identity
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _check_dataclass(builder: Builder, kind: type, state: dict[str, Any]) -> Non
             continue
         if name in state:
             _check_field(builder, kind, name, state[name], hints, field.default)
-        elif not hasattr(kind, name):
+        elif field.init and getattr(kind, name, kind) is not field.default:
             raise Bad(f"a {kind.__qualname__} lacks its field {name!r}")
 
 

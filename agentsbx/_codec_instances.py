@@ -65,7 +65,7 @@ def encode_instance(encoder: Encoder, value: Any) -> Ref:
             f"a {kind.__module__}.{kind.__qualname__} has a __del__ and cannot leave the sandbox",
             "return plain data made from it",
         )
-    if base is None:
+    if base is None or kind is object:
         hint = dict(_HINTS).get(kind.__name__, "return plain data made from it")
         raise Refused(f"a {kind.__module__}.{kind.__qualname__} cannot leave the sandbox", hint)
     state = instance_state(value)

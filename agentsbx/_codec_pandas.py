@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 
 from agentsbx._codec_wire import Bad, Ref, Refused, Tag
 
