@@ -36,23 +36,3 @@ def current_policy() -> Any:
 
         policy = msgspec.msgpack.decode(_raw_policy, type=Policy)
     return policy
-
-
-_BLAS = ("openblas_set_num_threads", "openblas_set_num_threads64_",
-         "scipy_openblas_set_num_threads", "scipy_openblas_set_num_threads64_")  # fmt: skip
-
-
-def restore_blas_threads(n: int) -> None:
-    """The zygote imports with one BLAS thread (it must have one thread); jobs get the host's count."""
-    if "numpy" not in sys.modules:
-        return
-    import ctypes
-
-    with open("/proc/self/maps") as maps:
-        paths = {line.split(None, 5)[5].strip() for line in maps if "openblas" in line}
-    for path in paths:
-        lib = ctypes.CDLL(path)
-        for name in _BLAS:
-            if hasattr(lib, name):
-                getattr(lib, name)(n)
-                break

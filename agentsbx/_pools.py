@@ -12,13 +12,14 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentsbx import _compile, _host, _zygote
 from agentsbx._supervisor import Pool, Supervisor, SupervisorGone
 from agentsbx.errors import PolicyError, SandboxUnavailable
 
 if TYPE_CHECKING:
+    from agentsbx._preload import Wanted
     from agentsbx.policy import Grant, Policy
 
 MAX_TEMPLATES = 8
@@ -81,6 +82,14 @@ def is_same(mounts: tuple[_compile.Mount, ...]) -> bool:
     return True
 
 
+class TemplateKey(NamedTuple):
+    """What decides whether a call may use a template."""
+
+    layout: _host.Layout | None
+    packages: frozenset[str]
+    owner: object
+
+
 class Pools:
     """All templates and pools of one supervisor."""
 
@@ -88,7 +97,7 @@ class Pools:
         self.sup = sup
         self.caps = caps
         self._lock = threading.RLock()
-        self._templates: OrderedDict[object, int] = OrderedDict()
+        self._templates: OrderedDict[TemplateKey, int] = OrderedDict()
         self._pools: OrderedDict[object, Pool] = OrderedDict()
         self._bases: dict[int, tuple[str, ...]] = {}
         self._system: dict[str, _host.Found | str] | None = None
@@ -114,15 +123,15 @@ class Pools:
         _compile.refuse_control_paths(found)
         return found
 
-    def template(self, *, is_command: bool, preload: tuple[str, ...], owner: object = None) -> int:
-        """The zygote of this family, started where there is none."""
-        layout = None if is_command else _host.python_layout()
-        key = (is_command, preload, layout, owner)
+    def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
+        """A zygote that has imported at least the packages of `want`; started where there is none.
+        `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True)."""
         with self._lock:
-            have = self._templates.get(key)
-            if have is not None:
-                self._templates.move_to_end(key)
-                return have
+            for key in self._templates:
+                if key.layout is layout and key.owner is owner and key.packages >= want.packages:
+                    self._templates.move_to_end(key)
+                    return self._templates[key]
+            key = TemplateKey(layout, want.packages, owner)
             if self._system is None:
                 self._system = system_tree()
             tree = dict(self._system)
@@ -131,7 +140,7 @@ class Pools:
                 for path in layout.mounts:
                     tree[path] = _host.look_up(path)
                 bootstrap = (
-                    layout.executable, "-I", "-S", "-B", "-c", _zygote.BOOT, ",".join(preload) or "-",
+                    layout.executable, "-I", "-S", "-B", "-c", _zygote.BOOT, ",".join(want.names) or "-",
                     *layout.sys_path,
                 )  # fmt: skip
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)

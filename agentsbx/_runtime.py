@@ -24,6 +24,7 @@ from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._explain import explain_limit, limit_table
 from agentsbx._job import Cancel, Exchange, Output, Reply, forward_streams, is_gone, send_body
 from agentsbx._pools import N_WAITING, Pools, is_same
+from agentsbx._preload import Wanted, wanted
 from agentsbx._protect import Watch
 from agentsbx._supervisor import Box, Pool, Supervisor, SupervisorGone
 from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
@@ -92,7 +93,7 @@ class Prepared:
         self.n_changes = 0
         self.setup: _header.Setup | None = None
         self.head: _header.SnapshotHead | None = None
-        self.preload: tuple[str, ...] | None = None
+        self.want: Wanted | None = None
         self.seen: tuple[Any, ...] = ()  # what the set-up was made from
         self.place: Place | None = None
 
@@ -194,10 +195,9 @@ def _seen(site: CallSite) -> tuple[Any, ...]:
 
 def _setup(site: CallSite) -> _header.Setup:
     main = sys.modules.get("__main__")
-    preloaded = site.prepared.preload or ()
     return _header.Setup(
         _job_env(site.policy), list(sys.argv), getattr(main, "__file__", None), [],
-        (os.cpu_count() or 1) if "numpy" in preloaded else 0, site.raw_policy,
+        os.cpu_count() or 1, site.raw_policy,
     )  # fmt: skip
 
 
@@ -212,8 +212,6 @@ def _prepare(site: CallSite) -> Prepared:
             site.fn, captures=site.captures, hidden_env=_hidden_env(site.policy)
         )
         p.snapshot_fn = site.fn
-    if p.preload is None:
-        p.preload = _preload_of(site, p.snapshot)
     seen = _seen(site)
     if fresh or seen != p.seen:
         p.seen = seen
@@ -232,19 +230,11 @@ def _hidden_env(policy: Policy) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in granted}
 
 
-def _preload_of(site: CallSite, snapshot: Any) -> tuple[str, ...]:
-    """What the zygote imports: what the policy names, and the libraries that the function refers to.
-
-    With granted variables only the stdlib: a library may read its key when it is imported
-    (semantics 4.8).
-    """
-    names = set(site.policy.preload)
-    for name in getattr(snapshot, "libraries", ()):
-        if not site.policy.env or name in sys.stdlib_module_names:
-            names.add(name)
-    if site.is_async:
-        names.add("asyncio")
-    return tuple(sorted(names - {"__main__", "builtins", "agentsbx"}))
+def _wanted(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
+    explicit = [*site.policy.preload, *(["asyncio"] if site.is_async else [])]
+    return wanted(
+        site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env_names)
+    )
 
 
 def _views(buffers: Sequence[Any]) -> list[memoryview]:
@@ -272,9 +262,8 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
     )  # fmt: skip
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
-        template = rt.pools.template(
-            is_command=False, preload=p.preload or (), owner=site if site.policy.fresh else None
-        )
+        owner = site if site.policy.fresh else None
+        template = rt.pools.template(layout, p.want or Wanted(((), ())), owner)
         pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool
@@ -329,8 +318,10 @@ def _invoke(
 ) -> Result:  # fmt: skip
     with site.lock:
         p = _prepare(site)
-        pool, grants = _pool(rt, site, p, N_WAITING)
         stream = p.snapshot.begin_call(args, kwargs)
+        if p.want is None:
+            p.want = _wanted(site, p, [stream.body])
+        pool, grants = _pool(rt, site, p, N_WAITING)
     call_views = _views(stream.buffers)
     watch = Watch(grants) if site.policy.write else None
     reply = Reply(*_outputs(site))
@@ -465,9 +456,10 @@ def warm(site: CallSite, n: int = 1) -> None:
     rt = _runtime()
     with site.lock:
         p = _prepare(site)
+        if p.want is None:
+            p.want = _wanted(site, p, [])
         pool, _ = _pool(rt, site, p, max(n, N_WAITING))
-    del pool
-    del n
+    rt.sup.wait_ready(pool, n, READY_TIMEOUT_MS)
 
 
 # -- commands ----------------------------------------------------------------------------------
@@ -495,7 +487,7 @@ def _run_command(
 ) -> Result:  # fmt: skip
     grants = rt.pools.find_grants(policy)
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
-    template = rt.pools.template(is_command=True, preload=())
+    template = rt.pools.template(None, Wanted(((), ())))
     pool = rt.pools.pool(None, policy, template, grants, where, n_waiting)
     watch = Watch(grants) if policy.write else None
     words = [*argv, *(f"{k}={v}" for k, v in _job_env(policy, env).items())]

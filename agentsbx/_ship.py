@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _ship_check as check
 from agentsbx._ship_modules import loaded_project_modules
-from agentsbx._ship_pickle import OUT_OF_BAND, Context, ShipPickler
+from agentsbx._ship_pickle import OUT_OF_BAND, PROTOCOL, Context, ShipPickler, dispatch_table
 from agentsbx._ship_record import Record, StatePickler
 from agentsbx._ship_serve import Server
 from agentsbx.errors import SerializationError
@@ -28,7 +28,6 @@ __all__ = ["CallStream", "Capture", "CaptureWarning", "Snapshot", "take_snapshot
 
 CaptureWarning = check.CaptureWarning
 
-_PROTOCOL = 5
 _WARN_BYTES = 1_000_000
 _MAX_BYTES = 64_000_000
 
@@ -65,8 +64,9 @@ class _Output:
 
 def _pickler(context: Context, memo: Any) -> tuple[ShipPickler, _Output]:
     out = _Output()
-    pickler = ShipPickler(out.file, _PROTOCOL, buffer_callback=out.take)
+    pickler = ShipPickler(out.file, PROTOCOL, buffer_callback=out.take)
     pickler.context = context
+    pickler.dispatch_table = dispatch_table()
     if memo is not None:
         pickler.memo = memo
     return pickler, out
@@ -225,12 +225,12 @@ def take_snapshot(
         allowed=None if captures is None else frozenset(captures),
         secrets=check.secrets_of(hidden_env or {}),
     )
-    record = Record(fn)
+    record = Record(fn, context)
     pickler, out = _pickler(context, None)
     pickler.recorder = record
     try:
         pickler.dump((fn, loaded_project_modules(), _listed(fn, captures, record)))
-        record.finish(context)
+        record.finish()
     except SerializationError:
         raise
     except Exception as error:

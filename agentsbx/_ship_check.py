@@ -24,7 +24,8 @@ from agentsbx._ship_modules import (
     module_of_globals,
     references,
 )
-from agentsbx._ship_pickle import CannotShip, Context, ShipPickler, is_wrapper
+from agentsbx._ship_pickle import CannotShip, Context, ShipPickler, dispatch_table
+from agentsbx._ship_reduce import is_wrapper
 from agentsbx.errors import SerializationError
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ def _fails(context: Context) -> Callable[[Any], bool]:
     def fails(obj: Any) -> bool:
         pickler = ShipPickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
         pickler.context = context
+        pickler.dispatch_table = dispatch_table()
         try:
             pickler.dump(obj)
         except Exception:
@@ -309,6 +311,7 @@ def explain_failure(
         where = f"{where[: _MAX_PATH - 40]}...{where[-37:]}"
     pickler = ShipPickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
     pickler.context = context
+    pickler.dispatch_table = dispatch_table()
     if obj is not None:
         try:
             pickler.dump(obj)

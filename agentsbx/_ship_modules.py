@@ -150,8 +150,8 @@ _ATOMS = (int, str, float, bytes, bool, type(None), tuple, frozenset, complex)
 _CALLED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
 
-def library_object_names(module_name: str) -> dict[int, str]:
-    """Return the objects of a library module that are to be found by name: id to name.
+def library_object_names(module_name: str) -> dict[int, tuple[str, Any]]:
+    """Return the objects of a library module that are to be found by name: id to name and object.
 
     Sentinels (`dataclasses.MISSING`) must stay one object; `os.environ` and the state of `random`
     must be the job's own and not a copy of the host's.
@@ -160,7 +160,7 @@ def library_object_names(module_name: str) -> dict[int, str]:
     if not isinstance(module, types.ModuleType) or not is_library_module(module):
         return {}
     return {
-        id(value): name
+        id(value): (name, value)
         for name, value in list(vars(module).items())
         if getattr(type(value), "__module__", None) == module_name
         and not isinstance(value, _CALLED)

@@ -25,8 +25,8 @@ import uuid
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
-from agentsbx._ship_modules import library_object_names
-from agentsbx._ship_pickle import Context, Recorder, ShipPickler, is_data
+from agentsbx._ship_pickle import Context, Recorder, ShipPickler, dispatch_table
+from agentsbx._ship_reduce import is_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,21 +55,22 @@ _CLASS_INNER = frozenset(
 _FUNCTION_PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
-def _is_fixed(value: Any) -> bool:
+def _is_fixed(context: Context, value: Any) -> bool:
     """Whether a value cannot change in place (code is noted elsewhere)."""
     kind = type(value)
     if kind in _FIXED or isinstance(value, (type, enum.Enum)):
         return True
     if kind in (tuple, frozenset):
-        return all(map(_is_fixed, value))
-    return kind.__module__ == "typing" or id(value) in library_object_names(kind.__module__)
+        return all(_is_fixed(context, item) for item in value)
+    return kind.__module__ == "typing" or context.library_name(value) is not None
 
 
 class Record(Recorder):
     """The notes of one snapshot."""
 
-    def __init__(self, fn: Any) -> None:
+    def __init__(self, fn: Any, context: Context) -> None:
         self.fn = fn
+        self.context = context
         self.functions: dict[int, types.FunctionType] = {}
         self.classes: dict[type, tuple[Any, ...]] = {}
         self._globals: dict[int, tuple[dict[str, Any], dict[str, Any], set[str]]] = {}
@@ -123,7 +124,7 @@ class Record(Recorder):
 
     def klass(self, cls: type) -> None:
         self.classes[cls] = tuple(vars(cls).values())
-        for name, value in vars(cls).items():
+        for name, value in list(vars(cls).items()):
             if name not in _CLASS_INNER and not name.startswith("__pydantic_"):
                 self._value(value, f"{cls.__qualname__}.{name}", "class attribute")
 
@@ -137,16 +138,16 @@ class Record(Recorder):
     def _value(self, value: Any, name: str, kind: str) -> None:
         if not is_data(value):
             self._code.setdefault(id(value), (value, name, kind))
-        elif kind != "class attribute" or not _is_fixed(value):
+        elif kind != "class attribute" or not _is_fixed(self.context, value):
             self._data.setdefault(id(value), (value, name, kind))
 
     # -- after the pickle ---------------------------------------------------------------------
 
-    def finish(self, context: Context) -> None:
+    def finish(self) -> None:
         """Pickle the roots by themselves; their sizes are those of the captures."""
-        pickler = StatePickler.make(context)
+        pickler = StatePickler.make(self.context)
         for key, (value, _, _) in self._data.items():
-            if not _is_fixed(value):
+            if not _is_fixed(self.context, value):
                 self.sizes[key] = pickler.add(value)
             elif isinstance(value, (str, bytes)):
                 self.sizes[key] = len(value)
@@ -156,7 +157,7 @@ class Record(Recorder):
 
     def root_values(self) -> list[Any]:
         """Return the captured objects that can change in place."""
-        return [value for value, _, _ in self._data.values() if not _is_fixed(value)]
+        return [value for value, _, _ in self._data.values() if not _is_fixed(self.context, value)]
 
     def data(self) -> list[tuple[Any, str, str, int]]:
         """Return captured data: value, name, kind, size in bytes."""
@@ -252,6 +253,7 @@ class StatePickler(ShipPickler):
 
         made = cls(file, 5, buffer_callback=take)
         made.context = context
+        made.dispatch_table = dispatch_table()
         made.file = file
         made.state = ([], buffers)
         return made

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentsbx import _ship_check as check
 from agentsbx._ship_modules import find_module, is_library_module, is_module_name, stand_in_meta
-from agentsbx._ship_pickle import CannotShip, Context, is_data
+from agentsbx._ship_pickle import CannotShip, Context
+from agentsbx._ship_reduce import is_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -64,12 +64,18 @@ class Pool:
         self.job = job
         self.template_id = template_id
         self.version = 0
+        self.lock = threading.Lock()
+        self.spare: list[Box] = []  # taken from the queue by `wait_ready`
 
     def close(self) -> None:
         """Give up the queue; sandboxes in it see their channel close and end."""
         with contextlib.suppress(OSError):
             os.close(self.sock)
         self.sock = -1
+        with self.lock:
+            spare, self.spare = self.spare, []
+        for box in spare:
+            box.close()
 
 
 class Box:
@@ -279,6 +285,10 @@ class Supervisor:
     def take(self, pool: Pool, timeout_ms: int) -> Box:
         """The next waiting sandbox; asks for one where none waits. `SandboxUnavailable` with the
         stage that failed, TimeoutError after `timeout_ms`."""
+        if pool.spare:
+            with pool.lock:
+                if pool.spare:
+                    return pool.spare.pop()
         got = _core.recv(pool.sock, PUB.size, 3, 0)
         if got is None:
             self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
@@ -293,6 +303,12 @@ class Supervisor:
             places = pool.job.places
             raise unavailable(record, object=places[record.op] if record.op < len(places) else None)
         return Box(job_id, version, got[1])
+
+    def wait_ready(self, pool: Pool, n: int, timeout_ms: int) -> None:
+        """Wait until `n` sandboxes wait: they are taken and handed back."""
+        boxes = [self.take(pool, timeout_ms) for _ in range(n)]
+        with pool.lock:
+            pool.spare += boxes
 
     def start(self, job_id: int, start_ns: int, deadline_ns: int) -> None:
         """The job runs from now: deadline, polling, refill."""

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from agentsbx import _core, _header, _injob, _transfer
+from agentsbx import _blas, _core, _header, _injob, _transfer
 from agentsbx._codec import CodecLimits, encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
@@ -75,8 +75,6 @@ def _apply(setup: _header.Setup) -> None:
     else:
         main.__file__ = setup.main_file
     _injob.enter(setup.policy, setup.hidden_env)
-    if setup.blas_threads:
-        _injob.restore_blas_threads(setup.blas_threads)
 
 
 def _reseed(seed: int | None) -> None:
@@ -97,11 +95,13 @@ def _reseed(seed: int | None) -> None:
 
 class _Job:
     def __init__(self) -> None:
+        self.blas_threads = 1
         self.receiver = Receiver()
         self.receiver.install_importer(_request_module)
 
     def load_snapshot(self, head: _header.SnapshotHead, buffers: list[memoryview]) -> None:
         _apply(head.setup)
+        self.blas_threads = head.setup.blas_threads
         self.receiver.load_snapshot(head.blob, buffers)
 
     def load_waiting(self) -> None:
@@ -125,6 +125,7 @@ class _Job:
             self.load_snapshot(head.snapshot, buffers[:n])
             buffers = buffers[n:]
         _reseed(head.seed)
+        _blas.restore(self.blas_threads)
         fn, args, kwargs = self.receiver.load_call(head.blob, buffers)
         try:
             if head.is_async:

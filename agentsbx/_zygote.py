@@ -20,13 +20,14 @@ BOOT = (
 
 def main(preload: str) -> None:
     """Import, freeze, serve. Never returns."""
-    from agentsbx import _core, _worker
+    from agentsbx import _blas, _core, _worker
 
     for name in preload.split(","):
         if name != "-":
             # What cannot be imported here cannot be imported in the job either, and says so there.
             with contextlib.suppress(Exception):
                 __import__(name)
+    _blas.find()
     _worker.warm_up()
     sys.argv[:] = [""]
     gc.collect()

@@ -1,0 +1,65 @@
+"""Which installed libraries a zygote imports ahead, and which template serves which call.
+
+What a function refers to is read off its pickle and code: names of library modules that the host has
+loaded. Only installed packages decide over the template, so that tools which differ in a stdlib
+import share one zygote. With granted variables nothing but the stdlib and `preload=` is imported
+ahead: a library may read its key when it is imported (semantics 4.8).
+"""
+
+from __future__ import annotations
+
+import pickletools
+import sys
+import types
+from collections.abc import Iterable
+
+from agentsbx._ship_modules import is_library_module
+
+_MAX_SCAN = 4 * 2**20
+_STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE"})
+_NEVER = frozenset({"__main__", "builtins", "agentsbx", "sys"})
+
+
+class Wanted(tuple[tuple[str, ...], tuple[str, ...]]):
+    """(installed packages' modules, stdlib modules), sorted."""
+
+    __slots__ = ()
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Top-level names that a template must have."""
+        return frozenset(name.partition(".")[0] for name in self[0])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All modules to import."""
+        return self[0] + self[1]
+
+
+def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_env: bool) -> Wanted:
+    """What to import ahead for a function and the pickles of its first call."""
+    found: set[str] = set(_code_names(fn))
+    for blob in blobs:
+        if len(blob) <= _MAX_SCAN:
+            found |= {a for op, a, _ in pickletools.genops(blob) if op.name in _STRINGS and a}
+    libraries = {n for n in found if n.partition(".")[0] not in _NEVER and _is_library(n)}
+    stdlib = {n for n in libraries if n.partition(".")[0] in sys.stdlib_module_names}
+    packages = set(explicit) | (set() if has_env else libraries - stdlib)
+    return Wanted((tuple(sorted(packages)), tuple(sorted(stdlib - packages))))
+
+
+def _is_library(name: str) -> bool:
+    module = sys.modules.get(name)
+    return isinstance(module, types.ModuleType) and is_library_module(module)
+
+
+def _code_names(fn: object) -> Iterable[str]:
+    """Names that the code uses: imports inside the body are among them."""
+    code = getattr(fn, "__code__", None) or getattr(
+        getattr(fn, "__func__", getattr(fn, "func", None)), "__code__", None
+    )
+    todo = [code] if isinstance(code, types.CodeType) else []
+    while todo:
+        code = todo.pop()
+        yield from code.co_names
+        todo += [c for c in code.co_consts if isinstance(c, types.CodeType)]
