@@ -86,7 +86,8 @@ static int has_root_caps(void)
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2] = {{0}};
 
-    return geteuid() == 0 && syscall(SYS_capget, &head, data) == 0 && (data[0].effective & NEED) == NEED;
+    return geteuid() == 0 && syscall(SYS_capget, &head, data) == 0 &&
+           (data[0].effective & NEED) == NEED;
 }
 
 /* A mount namespace of our own; as an ordinary user in a user namespace, where we are root of
@@ -112,7 +113,8 @@ static int enter_namespaces(struct sbx_launch *l, struct sbx_err *e)
  * not be able to open it for writing by /proc/self/exe (compare CVE-2019-5736). */
 static int open_self(struct sbx_launch *l, struct sbx_err *e)
 {
-    struct sbx_mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+    struct sbx_mount_attr attr = {.attr_set =
+                                      MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
     char path[64], num[24];
     SBX_FD int exe = open("/proc/self/exe", O_PATH | O_CLOEXEC);
     SBX_FD int tree = -1;
@@ -130,7 +132,8 @@ static int open_self(struct sbx_launch *l, struct sbx_err *e)
     tree = sbx_open_tree(AT_FDCWD, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (tree < 0)
         return sbx_fail(e, SBX_STAGE_LAUNCH, 0, tree);
-    if (fstat(exe, &want) || fstat(tree, &got) || want.st_dev != got.st_dev || want.st_ino != got.st_ino)
+    if (fstat(exe, &want) || fstat(tree, &got) || want.st_dev != got.st_dev ||
+        want.st_ino != got.st_ino)
         return sbx_fail(e, SBX_STAGE_LAUNCH, 0, ESTALE);
     if ((r = sbx_mount_setattr(tree, "", AT_EMPTY_PATH, &attr)))
         return sbx_fail(e, SBX_STAGE_LAUNCH, 0, r);
@@ -202,7 +205,8 @@ static int start(struct sbx_launch *l, struct sbx_err *e)
     if (enter_namespaces(l, e) || open_self(l, e))
         return -1;
     chdir("/");
-    sbx_cg_make_parents(&l->cg, l->is_root ? l->uid_base : UINT32_MAX, l->is_root ? l->uid_base : UINT32_MAX);
+    sbx_cg_make_parents(&l->cg, l->is_root ? l->uid_base : UINT32_MAX,
+                        l->is_root ? l->uid_base : UINT32_MAX);
     return 0;
 }
 

@@ -19,15 +19,15 @@ enum { SBX_UID_BASE = 2046820352, SBX_N_UIDS = 4096 };
 
 /* What the broker knows and the supervisor inherits by clone. */
 struct sbx_launch {
-    int control_fd;      /* supervisor only */
-    int broker_fd;       /* broker only */
-    int host_pidfd;      /* both */
-    int broker_pidfd;    /* supervisor: its parent, whose death it must not survive */
-    int go_fd;           /* supervisor: one byte when its id maps are written; 1 = may use cg */
-    int self_exe_fd;     /* our own program, through a read-only mount */
+    int control_fd;   /* supervisor only */
+    int broker_fd;    /* broker only */
+    int host_pidfd;   /* both */
+    int broker_pidfd; /* supervisor: its parent, whose death it must not survive */
+    int go_fd;        /* supervisor: one byte when its id maps are written; 1 = may use cg */
+    int self_exe_fd;  /* our own program, through a read-only mount */
     int null_fd;
     int is_root;
-    int is_debug;        /* keep stderr */
+    int is_debug; /* keep stderr */
     uint32_t uid_base, n_uids;
     struct sbx_cg cg;
 };

@@ -102,7 +102,8 @@ static int slot_make(struct sbx_cg *cg, struct sbx_slot *slot)
     slot_name(slot, name);
     for (unsigned i = 0; i < cg->n_dirs && !r; i++) {
         if (mkdirat(cg->dirs[i].fd, name, 0755) ||
-            (slot->dir_fds[i] = openat(cg->dirs[i].fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+            (slot->dir_fds[i] = openat(cg->dirs[i].fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) <
+                0)
             r = -errno;
     }
     if (!r)
@@ -192,7 +193,8 @@ static int is_clean(struct sbx_cg *cg, struct sbx_slot *slot, uint64_t *extra_by
     *extra_bytes = UINT64_MAX;
     if (!ops(cg)->is_empty(cg, slot) || ops(cg)->usage(cg, slot, &u))
         return 0;
-    *extra_bytes = u.memory_bytes > slot->baseline_bytes ? u.memory_bytes - slot->baseline_bytes : 0;
+    *extra_bytes =
+        u.memory_bytes > slot->baseline_bytes ? u.memory_bytes - slot->baseline_bytes : 0;
     return u.memory_bytes <= slot->baseline_bytes + SBX_CG_SLACK_BYTES &&
            ops(cg)->reset_peak(cg, slot) == 0;
 }

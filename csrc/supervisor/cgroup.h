@@ -21,26 +21,28 @@ enum { SBX_MAX_SLOTS = 2048, SBX_CG_SLACK_BYTES = 1 << 20, SBX_CG_SHRINK_BYTES =
 
 /* One directory that we made, with the controllers that it has. */
 struct sbx_cg_dir {
-    int up_fd;      /* directory that it lies in (broker only) */
-    int fd;         /* the directory */
-    uint32_t have;  /* enum sbx_cgroup_want */
+    int up_fd;     /* directory that it lies in (broker only) */
+    int fd;        /* the directory */
+    uint32_t have; /* enum sbx_cgroup_want */
 };
 
 struct sbx_cg {
-    int version;    /* 0 none, 1, 2 */
-    uint32_t have;  /* union of the directories' bits */
+    int version;   /* 0 none, 1, 2 */
+    uint32_t have; /* union of the directories' bits */
     unsigned n_dirs;
     char name[64];
     struct sbx_cg_dir dirs[SBX_MAX_CGROUP_FDS];
 };
 
-struct sbx_cg_limits { uint64_t memory_bytes, cpu_quota_us, processes; };
+struct sbx_cg_limits {
+    uint64_t memory_bytes, cpu_quota_us, processes;
+};
 
 struct sbx_cg_usage {
     uint64_t cpu_ns, user_us, system_us; /* since slot_get */
     uint64_t memory_bytes, peak_bytes;
-    uint64_t peak_processes;             /* 0 = not known */
-    uint64_t n_oom, n_pids_refused;      /* since slot_get */
+    uint64_t peak_processes;        /* 0 = not known */
+    uint64_t n_oom, n_pids_refused; /* since slot_get */
 };
 
 enum sbx_slot_state { SLOT_FREE = 0, SLOT_IDLE, SLOT_BUSY, SLOT_DRAINING };
@@ -52,10 +54,10 @@ struct sbx_slot {
     int dir_fds[SBX_MAX_CGROUP_FDS];    /* as sbx_cg.dirs; -1: this slot has none there */
     int attach_fds[SBX_MAX_CGROUP_FDS]; /* a job writes "0" to each of the n_attach */
     unsigned n_attach;
-    int peak_fd;                        /* v2: memory.peak, its peak is per open file */
+    int peak_fd; /* v2: memory.peak, its peak is per open file */
     unsigned n_drains;
     uint64_t baseline_bytes, drain_ns;
-    struct sbx_cg_usage base;           /* counters at slot_get */
+    struct sbx_cg_usage base; /* counters at slot_get */
 };
 
 /* -- broker ------------------------------------------------------------------------------------ */
@@ -75,9 +77,10 @@ uint64_t sbx_slot_tick(struct sbx_cg *cg, uint64_t now_ns);
 
 /* -- the two versions (cgroup_v1.c, cgroup_v2.c) ------------------------------------------------ */
 struct sbx_cg_ops {
-    int (*open)(struct sbx_cg *cg, struct sbx_slot *slot);  /* directories are made: attach files */
+    int (*open)(struct sbx_cg *cg, struct sbx_slot *slot); /* directories are made: attach files */
     int (*limit)(struct sbx_cg *cg, struct sbx_slot *slot, const struct sbx_cg_limits *limits);
-    int (*usage)(struct sbx_cg *cg, struct sbx_slot *slot, struct sbx_cg_usage *raw); /* since creation */
+    int (*usage)(struct sbx_cg *cg, struct sbx_slot *slot,
+                 struct sbx_cg_usage *raw); /* since creation */
     int (*reset_peak)(struct sbx_cg *cg, struct sbx_slot *slot);
     int (*is_empty)(struct sbx_cg *cg, struct sbx_slot *slot);
     void (*shrink)(struct sbx_cg *cg, struct sbx_slot *slot); /* try to give cache back */

@@ -35,7 +35,8 @@ static int has_word(const char *list, const char *word)
     size_t n = strlen(word);
 
     for (const char *p = list; (p = strstr(p, word)); p += n)
-        if ((p == list || p[-1] == ',') && (p[n] == 0 || p[n] == ',' || p[n] == '\n' || p[n] == ':'))
+        if ((p == list || p[-1] == ',') &&
+            (p[n] == 0 || p[n] == ',' || p[n] == '\n' || p[n] == ':'))
             return 1;
     return 0;
 }

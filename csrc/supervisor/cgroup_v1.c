@@ -8,8 +8,13 @@
 #include "cgroup.h"
 
 /* What we use. blkio needs device numbers to limit anything, and jobs die faster than they freeze. */
-static const struct { const char *name; uint32_t bit; } controllers[] = {
-    {"memory", SBX_CG_MEMORY}, {"pids", SBX_CG_PIDS}, {"cpu", SBX_CG_CPU}, {"cpuacct", SBX_CG_CPUACCT}};
+static const struct {
+    const char *name;
+    uint32_t bit;
+} controllers[] = {{"memory", SBX_CG_MEMORY},
+                   {"pids", SBX_CG_PIDS},
+                   {"cpu", SBX_CG_CPU},
+                   {"cpuacct", SBX_CG_CPUACCT}};
 
 int sbx_cg_v1_parents(struct sbx_cg *cg, uint32_t uid, uint32_t gid)
 {
@@ -86,7 +91,8 @@ static int v1_limit(struct sbx_cg *cg, struct sbx_slot *slot, const struct sbx_c
     int dir, r;
 
     if (l->memory_bytes != old->memory_bytes &&
-        (dir = sbx_slot_dir(cg, slot, SBX_CG_MEMORY)) >= 0 && (r = limit_memory(dir, l->memory_bytes)))
+        (dir = sbx_slot_dir(cg, slot, SBX_CG_MEMORY)) >= 0 &&
+        (r = limit_memory(dir, l->memory_bytes)))
         return r;
     if (l->processes != old->processes && (dir = sbx_slot_dir(cg, slot, SBX_CG_PIDS)) >= 0) {
         r = l->processes == UINT64_MAX ? sbx_write_file(dir, "pids.max", "max")

@@ -10,8 +10,10 @@
 
 static uint32_t words(int dir, const char *file)
 {
-    static const struct { const char *name; uint32_t bit; } known[] = {
-        {"memory", SBX_CG_MEMORY}, {"pids", SBX_CG_PIDS}, {"cpu", SBX_CG_CPU}};
+    static const struct {
+        const char *name;
+        uint32_t bit;
+    } known[] = {{"memory", SBX_CG_MEMORY}, {"pids", SBX_CG_PIDS}, {"cpu", SBX_CG_CPU}};
     char buf[256], *rest = buf, *word;
     uint32_t have = 0;
 
@@ -154,7 +156,8 @@ static int v2_is_empty(struct sbx_cg *cg, struct sbx_slot *slot)
     uint64_t populated = 1;
     (void)cg;
 
-    return !sbx_cg_read_key(slot->dir_fds[0], "cgroup.events", "populated", &populated) && !populated;
+    return !sbx_cg_read_key(slot->dir_fds[0], "cgroup.events", "populated", &populated) &&
+           !populated;
 }
 
 static void v2_shrink(struct sbx_cg *cg, struct sbx_slot *slot)

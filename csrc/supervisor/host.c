@@ -73,7 +73,8 @@ static void grow(struct sbx_sup *s, const struct sbx_grow *m)
 /* Messages whose last fd is the reply socket. */
 static int has_reply(uint32_t type)
 {
-    return type == SBX_MSG_TEMPLATE || type == SBX_MSG_POOL || type == SBX_MSG_WAIT || type == SBX_MSG_STAT;
+    return type == SBX_MSG_TEMPLATE || type == SBX_MSG_POOL || type == SBX_MSG_WAIT ||
+           type == SBX_MSG_STAT;
 }
 
 static int act(struct sbx_sup *s, union request *m, int *fds, unsigned n_fds, int *reply)

@@ -129,8 +129,11 @@ static int get_slot(struct sbx_sup *s, struct sbx_jb *j, struct sbx_err *e)
 static int send_fork(struct sbx_jb *j, const int theirs[3], struct sbx_err *e)
 {
     struct sbx_plc *p = j->pool;
-    struct sbx_fork m = {.head = {.type = SBX_MSG_FORK}, .pool_id = p->def.pool_id, .job_id = j->id,
-                         .version = j->version, .uid_index = p->def.uid_index};
+    struct sbx_fork m = {.head = {.type = SBX_MSG_FORK},
+                         .pool_id = p->def.pool_id,
+                         .job_id = j->id,
+                         .version = j->version,
+                         .uid_index = p->def.uid_index};
     int fds[4 + SBX_MAX_CGROUP_FDS];
     unsigned n = 3;
     int r;
@@ -258,7 +261,9 @@ void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
 void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
 {
     struct sbx_jb *j = sbx_job_find(s, m->job_id);
-    struct sbx_exit x = {.wait_status = m->wait_status, .utime_us = m->utime_us, .stime_us = m->stime_us,
+    struct sbx_exit x = {.wait_status = m->wait_status,
+                         .utime_us = m->utime_us,
+                         .stime_us = m->stime_us,
                          .peak_memory_bytes = m->maxrss_kb * 1024};
     struct sbx_err e = {0};
     struct sbx_tmpl *t;

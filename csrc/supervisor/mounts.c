@@ -28,10 +28,15 @@ enum {
     MAX_MAPS = 64,
 };
 
-struct id_map { uint32_t from_uid, from_gid, to_uid, to_gid; };
+struct id_map {
+    uint32_t from_uid, from_gid, to_uid, to_gid;
+};
 
 /* User namespaces that exist only as a map; keyed by it, the oldest is replaced. */
-static struct { struct id_map map; int fd; } maps[MAX_MAPS];
+static struct {
+    struct id_map map;
+    int fd;
+} maps[MAX_MAPS];
 static unsigned n_maps;
 
 static int make_userns(const struct id_map *m)
@@ -88,11 +93,13 @@ static int is_harmless_device(const struct stat *st)
 
 static int look_up(const char *path, const struct sbx_mount *m, struct stat *st)
 {
-    int fd = sbx_openat2(AT_FDCWD, path, O_PATH | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    int fd = sbx_openat2(AT_FDCWD, path, O_PATH | O_CLOEXEC, 0,
+                         RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 
     if (fd < 0)
         return fd;
-    if (fstat(fd, st) < 0 || ((m->dev || m->ino) && (st->st_dev != m->dev || st->st_ino != m->ino))) {
+    if (fstat(fd, st) < 0 ||
+        ((m->dev || m->ino) && (st->st_dev != m->dev || st->st_ino != m->ino))) {
         close(fd);
         return -ESTALE;
     }
@@ -148,7 +155,10 @@ static int make_mount(const char *path, const struct sbx_mount *m, struct sbx_er
 
 int sbx_mounts_serve(struct sbx_launch *l)
 {
-    static union { struct sbx_mount mount; char bytes[sizeof(struct sbx_mount) + 4096]; } in;
+    static union {
+        struct sbx_mount mount;
+        char bytes[sizeof(struct sbx_mount) + 4096];
+    } in;
     struct sbx_reply out = {.head = {.type = SBX_MSG_REPLY}};
     ssize_t n = sbx_recv(l->broker_fd, &in, sizeof in - 1, NULL, 0, NULL, 0);
     const char *path = in.bytes + sizeof in.mount;

@@ -25,7 +25,8 @@ static int errno_for(uint32_t nr)
 {
     switch (nr) {
 #define SBX_HANDLER(call, err, why) \
-    case SYS_##call: return err;
+    case SYS_##call:                \
+        return err;
 #include "handlers.def"
 #undef SBX_HANDLER
     default: return EPERM;
@@ -97,16 +98,22 @@ static int is_suicide(const struct seccomp_data *d)
 {
     uint32_t sig = (uint32_t)(d->nr == SYS_tgkill ? d->args[2] : d->args[1]);
 
-    return (d->nr == SYS_kill || d->nr == SYS_tkill || d->nr == SYS_tgkill) && (uint32_t)d->args[0] == 1 &&
-           sig == SIGKILL;
+    return (d->nr == SYS_kill || d->nr == SYS_tkill || d->nr == SYS_tgkill) &&
+           (uint32_t)d->args[0] == 1 && sig == SIGKILL;
 }
 
 void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
 {
     struct sbx_jb *j = sbx_job_find(s, job_id);
     /* The kernel may know longer records than these headers (seccomp_notif_sizes). */
-    union { struct seccomp_notif n; char bytes[512]; } in;
-    union { struct seccomp_notif_resp r; char bytes[256]; } out;
+    union {
+        struct seccomp_notif n;
+        char bytes[512];
+    } in;
+    union {
+        struct seccomp_notif_resp r;
+        char bytes[256];
+    } out;
 
     if (!j || j->listener_fd < 0)
         return;

@@ -14,9 +14,14 @@
 #include "supervisor.h"
 
 enum { MAX_TREE = 512, CHEAP_TREE = 4 };
-static const uint64_t POLL_NS = 20000000, SLOW_POLL_NS = 100000000, NS_PER_TICK = 10000000; /* USER_HZ 100 */
+static const uint64_t POLL_NS = 20000000, SLOW_POLL_NS = 100000000,
+                      NS_PER_TICK = 10000000; /* USER_HZ 100 */
 
-struct tree { unsigned n, n_threads; int is_cut; pid_t pids[MAX_TREE]; };
+struct tree {
+    unsigned n, n_threads;
+    int is_cut;
+    pid_t pids[MAX_TREE];
+};
 
 static char *at(char *buf, pid_t pid, const char *file)
 {
@@ -87,7 +92,8 @@ static uint64_t cpu_ns_of(pid_t pid)
     char path[64], buf[1024], *p;
     uint64_t sum = 0, v;
 
-    if (sbx_read_file(AT_FDCWD, at(path, pid, "/stat"), buf, sizeof buf) < 0 || !(p = strrchr(buf, ')')))
+    if (sbx_read_file(AT_FDCWD, at(path, pid, "/stat"), buf, sizeof buf) < 0 ||
+        !(p = strrchr(buf, ')')))
         return 0;
     for (int field = 2; p && field < 17; field++) {
         p = strchr(p + 1, ' ');
@@ -219,7 +225,8 @@ void sbx_poll_fill(struct sbx_sup *s, struct sbx_jb *j, struct sbx_exit *m)
         m->memory_source = 1;
     }
     m->peak_processes = j->peak_processes;
-    if (j->polled_cpu_ns / 1000 > m->utime_us + m->stime_us) /* killed: nobody waited for the children */
+    if (j->polled_cpu_ns / 1000 >
+        m->utime_us + m->stime_us) /* killed: nobody waited for the children */
         m->utime_us = j->polled_cpu_ns / 1000 - m->stime_us;
     if (!j->slot || sbx_slot_usage(&s->l->cg, j->slot, &u))
         return;

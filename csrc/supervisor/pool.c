@@ -49,8 +49,13 @@ void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int so
         sbx_loop_reply(&reply_fd, m->pool_id, &e);
         return;
     }
-    *p = (struct sbx_plc){.state = POOL_OPENING, .def = *m, .serial = ++s->last_serial, .tmpl = t,
-                          .sock = sock, .reply_fd = reply_fd, .snapshot_fd = -1};
+    *p = (struct sbx_plc){.state = POOL_OPENING,
+                          .def = *m,
+                          .serial = ++s->last_serial,
+                          .tmpl = t,
+                          .sock = sock,
+                          .reply_fd = reply_fd,
+                          .snapshot_fd = -1};
 }
 
 void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_reply *m)
@@ -65,7 +70,8 @@ void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_r
         return;
     }
     p->state = POOL_OPEN;
-    sbx_loop_watch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial); /* no EPOLLIN: nothing is read here */
+    sbx_loop_watch(s, p->sock, EPOLLRDHUP, EV_POOL,
+                   p->serial); /* no EPOLLIN: nothing is read here */
 }
 
 /* A fork right after START would take the CPU from the call that just began. A call that finds the pool
@@ -96,7 +102,8 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
     for (unsigned i = 0; i < SBX_MAX_POOLS; i++) {
         struct sbx_plc *p = &s->pools[i];
         if (p->state == POOL_OPEN && p->tmpl == t && n_wanted(p, now) &&
-            (!best || (p->n_extra && !best->n_extra) || (!p->n_extra == !best->n_extra && p->n_waiting < best->n_waiting)))
+            (!best || (p->n_extra && !best->n_extra) ||
+             (!p->n_extra == !best->n_extra && p->n_waiting < best->n_waiting)))
             best = p;
     }
     if (!best)
@@ -131,10 +138,14 @@ uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
     return next;
 }
 
-void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j, const struct sbx_err *e)
+void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
+                      const struct sbx_err *e)
 {
-    struct sbx_pub m = {.head = {.type = SBX_MSG_POOL}, .pool_id = p->def.pool_id, .job_id = j->id,
-                        .version = j->version, .err = *e};
+    struct sbx_pub m = {.head = {.type = SBX_MSG_POOL},
+                        .pool_id = p->def.pool_id,
+                        .job_id = j->id,
+                        .version = j->version,
+                        .err = *e};
     int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
     int r = p->state == POOL_DROPPED
                 ? -EPIPE

@@ -14,7 +14,9 @@
 #include "../base/sys.h"
 
 /* struct landlock_ruleset_attr of ABI 6; older kernels take the prefix that they know. */
-struct landlock_attr_v6 { uint64_t fs, net, scoped; };
+struct landlock_attr_v6 {
+    uint64_t fs, net, scoped;
+};
 
 pid_t sbx_proc_clone(uint64_t flags, int *pidfd)
 {
@@ -77,10 +79,11 @@ int sbx_proc_landlock(void)
         return abi == -ENOSYS || abi == -EOPNOTSUPP || abi == -EPERM ? 0 : abi;
     if (abi < 4) /* file rights only: nothing that we may take */
         return abi;
-    a.net = 3; /* bind and connect of TCP */
+    a.net = 3;                   /* bind and connect of TCP */
     a.scoped = abi >= 6 ? 3 : 0; /* abstract sockets, signals */
-    SBX_FD int fd = SBX_RET(syscall(SYS_landlock_create_ruleset, &a,
-                                    abi >= 6 ? sizeof a : offsetof(struct landlock_attr_v6, scoped), 0));
+    SBX_FD int fd =
+        SBX_RET(syscall(SYS_landlock_create_ruleset, &a,
+                        abi >= 6 ? sizeof a : offsetof(struct landlock_attr_v6, scoped), 0));
     if (fd < 0)
         return fd;
     r = SBX_RET(syscall(SYS_landlock_restrict_self, fd, 0));

@@ -41,7 +41,7 @@ enum sbx_template_state { TEMPLATE_FREE = 0, TEMPLATE_STARTING, TEMPLATE_SERVING
 
 struct sbx_tmpl {
     enum sbx_template_state state;
-    uint64_t id;          /* the host's */
+    uint64_t id; /* the host's */
     uint64_t serial;
     pid_t pid;
     int pidfd, sock;
@@ -60,13 +60,13 @@ struct sbx_plc { /* a pool */
     int sock, reply_fd;
     int snapshot_fd;
     uint64_t version;
-    uint32_t n_extra;       /* asked for by GROW, not forked yet */
-    uint64_t refill_ns;     /* no refill before: the call that just started goes first */
-    uint32_t n_jobs;        /* of any state: a dropped pool is freed with its last one */
-    uint32_t n_waiting;     /* forking or waiting */
-    uint32_t n_unpublished; /* complete, but the pool socket's queue was full */
+    uint32_t n_extra;        /* asked for by GROW, not forked yet */
+    uint64_t refill_ns;      /* no refill before: the call that just started goes first */
+    uint32_t n_jobs;         /* of any state: a dropped pool is freed with its last one */
+    uint32_t n_waiting;      /* forking or waiting */
+    uint32_t n_unpublished;  /* complete, but the pool socket's queue was full */
     uint32_t n_early_deaths; /* sandboxes that died before any START, since the last START */
-    int is_paused;          /* sandboxes fail: no refill until the host acts */
+    int is_paused;           /* sandboxes fail: no refill until the host acts */
 };
 
 enum sbx_job_state { JOB_FREE = 0, JOB_FORKING, JOB_WAITING, JOB_RUNNING };
@@ -76,8 +76,8 @@ struct sbx_jb { /* a job */
     uint64_t id;
     struct sbx_plc *pool;
     struct sbx_tmpl *tmpl;
-    int pidfd;          /* -1 until FORKED */
-    pid_t pid;          /* in our namespace; 0 = not looked up yet */
+    int pidfd;                      /* -1 until FORKED */
+    pid_t pid;                      /* in our namespace; 0 = not looked up yet */
     int channel_fd, out_fd, err_fd; /* the host's ends, until published */
     int listener_fd;
     int is_published, is_killed;
@@ -105,15 +105,25 @@ struct sbx_sup {
 };
 
 /* What an epoll event is about: kind in the top byte, then serial or job id. */
-enum sbx_event_kind { EV_CONTROL = 1, EV_HOST, EV_BROKER, EV_ZYGOTE, EV_ZYGOTE_PID, EV_POOL, EV_LISTENER };
+enum sbx_event_kind {
+    EV_CONTROL = 1,
+    EV_HOST,
+    EV_BROKER,
+    EV_ZYGOTE,
+    EV_ZYGOTE_PID,
+    EV_POOL,
+    EV_LISTENER
+};
 
 /* start.c: the clone's entry, in the new namespaces, maps not yet written. Exit status. */
 int sbx_supervisor_main(struct sbx_launch *l);
 
 /* loop.c */
 int sbx_loop_run(struct sbx_sup *s);
-int sbx_loop_watch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind, uint64_t id);
-int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind, uint64_t id);
+int sbx_loop_watch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind,
+                   uint64_t id);
+int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind,
+                     uint64_t id);
 /* Close a watched descriptor: a clone may hold a copy for a while, which would keep it watched. */
 void sbx_loop_close(struct sbx_sup *s, int *fd);
 /* Answer a reply socket and close it. */
@@ -146,7 +156,8 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t);
 void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p);
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns);
 /* Tell the host about a complete (or failed: e) sandbox. */
-void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j, const struct sbx_err *e);
+void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
+                      const struct sbx_err *e);
 void sbx_pool_release(struct sbx_sup *s, struct sbx_plc *p); /* one job less */
 /* The zygote is dead: tell the host, forget. */
 void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p);

@@ -24,7 +24,8 @@ enum { SOCK_BYTES = 1 << 20 };
 struct sbx_tmpl *sbx_template_find(struct sbx_sup *s, uint64_t id)
 {
     for (unsigned i = 0; i < SBX_MAX_TEMPLATES; i++)
-        if ((s->templates[i].state == TEMPLATE_STARTING || s->templates[i].state == TEMPLATE_SERVING) &&
+        if ((s->templates[i].state == TEMPLATE_STARTING ||
+             s->templates[i].state == TEMPLATE_SERVING) &&
             s->templates[i].id == id)
             return &s->templates[i];
     return NULL;
@@ -45,7 +46,8 @@ static const struct sbx_plan *map_plan(int fd, size_t *n_bytes, struct sbx_err *
     struct stat st;
     int got = fcntl(fd, F_GET_SEALS);
 
-    if (got < 0 || (got & seals) != seals || fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > SBX_MAX_PLAN) {
+    if (got < 0 || (got & seals) != seals || fstat(fd, &st) < 0 || st.st_size <= 0 ||
+        st.st_size > SBX_MAX_PLAN) {
         sbx_fail(e, SBX_STAGE_PLAN, 0, EBADMSG);
         return NULL;
     }
@@ -63,11 +65,12 @@ static const struct sbx_plan *map_plan(int fd, size_t *n_bytes, struct sbx_err *
 }
 
 /* In the clone, until it executes: raw calls only (law 3). Never returns. */
-static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan, const struct sbx_template *m,
-                          const int *fds, int sock, int go_fd) __attribute__((noreturn));
+static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan,
+                          const struct sbx_template *m, const int *fds, int sock, int go_fd)
+    __attribute__((noreturn));
 
-static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan, const struct sbx_template *m,
-                          const int *fds, int sock, int go_fd)
+static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan,
+                          const struct sbx_template *m, const int *fds, int sock, int go_fd)
 {
     struct sbx_reply out = {.head = {.type = SBX_MSG_REPLY}};
     char go;
@@ -78,7 +81,8 @@ static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan, const 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* Where only the whole machine's memory is a limit, a job goes before the host does. Best effort. */
     sbx_write_file(AT_FDCWD, "/proc/self/oom_score_adj", "500");
-    sbx_child_template(plan, fds + 1, m->n_mounts, sock, (int)m->is_command, s->l->self_exe_fd, &out.err);
+    sbx_child_template(plan, fds + 1, m->n_mounts, sock, (int)m->is_command, s->l->self_exe_fd,
+                       &out.err);
     sbx_send(sock, &out, sizeof out, NULL, 0, NULL, 0, MSG_DONTWAIT);
     _exit(127);
 }
@@ -93,10 +97,11 @@ static int write_maps(struct sbx_sup *s, pid_t pid, int go_fd, struct sbx_err *e
     return write(go_fd, "g", 1) == 1 ? 0 : sbx_fail(e, SBX_STAGE_NAMESPACES, 0, errno);
 }
 
-static int launch(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_template *m, const int *fds,
-                  struct sbx_err *e)
+static int launch(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_template *m,
+                  const int *fds, struct sbx_err *e)
 {
-    uint64_t flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+    uint64_t flags =
+        CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
     int pair[2], go[2], size = SOCK_BYTES;
     size_t n_plan;
     const struct sbx_plan *plan = map_plan(fds[0], &n_plan, e);
@@ -151,8 +156,13 @@ void sbx_template_start(struct sbx_sup *s, const struct sbx_template *m, int *fd
         sbx_loop_reply(&reply_fd, m->template_id, &e);
         return;
     }
-    *t = (struct sbx_tmpl){.state = TEMPLATE_STARTING, .id = m->template_id, .serial = ++s->last_serial,
-                           .pidfd = -1, .sock = -1, .reply_fd = reply_fd, .deadline_ns = sbx_now_ns() + START_NS};
+    *t = (struct sbx_tmpl){.state = TEMPLATE_STARTING,
+                           .id = m->template_id,
+                           .serial = ++s->last_serial,
+                           .pidfd = -1,
+                           .sock = -1,
+                           .reply_fd = reply_fd,
+                           .deadline_ns = sbx_now_ns() + START_NS};
     r = launch(s, t, m, fds, &e);
     if (!r && ((r = sbx_loop_watch(s, t->sock, EPOLLIN, EV_ZYGOTE, t->serial)) ||
                (r = sbx_loop_watch(s, t->pidfd, EPOLLIN, EV_ZYGOTE_PID, t->serial))))
