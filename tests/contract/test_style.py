@@ -91,6 +91,10 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
+# Files that are better in one piece, each with the reason.
+IN_ONE_PIECE: dict[str, str] = {}
+
+
 @pytest.mark.parametrize("folder", ["csrc", "agentsbx"])
 def test_files_keep_to_one_duty(folder: str) -> None:
     """400 lines are the habit; 450 is where a file has taken on a second duty."""
@@ -100,5 +104,6 @@ def test_files_keep_to_one_duty(folder: str) -> None:
         for pattern in ("*.[ch]", "*.py")
         for p in (ROOT / folder).rglob(pattern)
         if (n := len(p.read_text().splitlines())) > 450
+        and str(p.relative_to(ROOT)) not in IN_ONE_PIECE
     }
     assert not long, long
