@@ -218,7 +218,11 @@ def _stopping_error(error: BaseException) -> bool:
 
 def policy_for(technique: Technique, canary: Canary) -> dict[str, Any]:
     """Return the keywords for the sandbox: the two grants, a deadline, and the technique's own."""
-    words: dict[str, Any] = {"read": [canary["ro"]], "write": [canary["rw"]], "timeout": "20s"}
+    words: dict[str, Any] = {
+        "read": [canary["ro"], canary["ro_tmp"]],
+        "write": [canary["rw"]],
+        "timeout": "20s",
+    }
     own = dict(technique.policy)
     if isinstance(own.get("timeout"), (int, float)):
         own["timeout"] = f"{own['timeout']}s"
@@ -265,9 +269,11 @@ def commanded(technique: Technique, canary: Canary) -> Outcome:
         "print('\\nTOLD ' + json.dumps(told))\n"
     )
     start = time.monotonic()
-    result = agentsbx.run(
-        [sys.executable, "-I", "-c", program, json.dumps(canary)], **policy_for(technique, canary)
-    )
+    words = policy_for(technique, canary)
+    if not sys.base_prefix.startswith("/usr"):
+        words["read"] = [*words["read"], sys.base_prefix]
+    python = os.path.realpath(sys.executable)
+    result = agentsbx.run([python, "-I", "-c", program, json.dumps(canary)], **words)
     outcome = _from_result(result)
     outcome.elapsed_s = time.monotonic() - start
     outcome.success = None
@@ -275,6 +281,8 @@ def commanded(technique: Technique, canary: Canary) -> Outcome:
     if marker:
         outcome.success = json.loads(told)
         outcome.stopped_by = outcome.stopped_by or "came to nothing"
+    elif result.value == 128 + signal.SIGSYS:  # as a shell tells it
+        outcome.stopped_by = "SIGSYS"
     elif result.exit.signal is None and result.exit.cause == "exited":
-        outcome.broken = result.stderr[-2000:].decode(errors="replace")
+        outcome.broken = f"{result!r}: {result.stderr[-2000:]!r}"
     return _judge_host_side(technique, canary, outcome)

@@ -73,7 +73,10 @@ class World:
         self.token = "agentsbx-canary-" + secrets.token_hex(16)
         os.environ["AGENTSBX_TEST_SECRET"] = self.token
         self.heap_secret = ("HOSTHEAP:" + secrets.token_hex(16)).encode()
-        self.base = Path(tempfile.mkdtemp(prefix="agentsbx-escape-"))
+        places = [
+            place for place in ("/srv", "/opt", str(Path.home())) if os.access(place, os.W_OK)
+        ]
+        self.base = Path(tempfile.mkdtemp(prefix="agentsbx-escape-", dir=(*places, "/tmp")[0]))
         self.base.chmod(0o755)
         self.private = self.base / "private"
         self.private.mkdir(mode=0o755)
@@ -82,6 +85,11 @@ class World:
         self.ro, self.rw = self.base / "granted-read", self.base / "granted-write"
         for place in (self.ro, self.rw):
             place.mkdir()
+        # A job's private /tmp is writable, and so, for Landlock, is what is mounted below it.
+        self.ro_tmp = Path(tempfile.mkdtemp(prefix="agentsbx-escape-"))
+        self.ro_tmp.chmod(0o755)
+        os.mkfifo(self.ro_tmp / "fifo")
+        (self.ro_tmp / "fifo").chmod(0o666)
         self._sockets: list[socket.socket] = []
         self.heard: list[bytes] = []
         self._make_sockets()
@@ -238,6 +246,7 @@ class World:
             "secret_dev": str(status.st_dev),
             "secret_ino": str(status.st_ino),
             "ro": str(self.ro),
+            "ro_tmp": str(self.ro_tmp),
             "rw": str(self.rw),
             "host_pid": str(self.neighbour.pid),
             "test_pid": str(os.getpid()),
@@ -275,3 +284,4 @@ class World:
         for path in self.loose:
             path.unlink(missing_ok=True)
         shutil.rmtree(self.base, ignore_errors=True)
+        shutil.rmtree(self.ro_tmp, ignore_errors=True)

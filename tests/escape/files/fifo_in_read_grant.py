@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 
+ROUTES = ("grant", "grant below /tmp")
+
 
 def attempt(canary: dict[str, str]) -> str | None:
     import os
 
-    writing = os.open(os.path.join(canary["ro"], "fifo"), os.O_WRONLY | os.O_NONBLOCK)
+    place = canary["ro" if canary["route"] == "grant" else "ro_tmp"]
+    writing = os.open(os.path.join(place, "fifo"), os.O_WRONLY | os.O_NONBLOCK)
     os.write(writing, b"attacked")
     return "wrote into the host's FIFO"
 
@@ -20,7 +23,8 @@ _READERS: list[int] = []
 
 
 def setup(canary: dict[str, str]) -> None:
-    _READERS.append(os.open(os.path.join(canary["ro"], "fifo"), os.O_RDONLY | os.O_NONBLOCK))
+    place = canary["ro" if canary["route"] == "grant" else "ro_tmp"]
+    _READERS.append(os.open(os.path.join(place, "fifo"), os.O_RDONLY | os.O_NONBLOCK))
 
 
 def check(canary: dict[str, str]) -> str | None:

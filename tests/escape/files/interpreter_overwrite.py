@@ -36,10 +36,11 @@ def attempt(canary: dict[str, str]) -> str | None:
         "libc": "/lib/x86_64-linux-gnu/libc.so.6",
         "ld.so.preload": "/etc/ld.so.preload",
     }
+    if route == "exe by O_PATH":
+        places[route] = f"/proc/self/fd/{os.open('/proc/self/exe', os.O_PATH)}"
     try:
         if route == "exe by O_PATH":
-            held = os.open("/proc/self/exe", os.O_PATH)
-            os.open(f"/proc/self/fd/{held}", os.O_WRONLY)
+            os.open(places[route], os.O_WRONLY)
         elif not os.path.lexists(places[route]):
             os.close(os.open(places[route], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
             os.unlink(places[route])
@@ -47,7 +48,7 @@ def attempt(canary: dict[str, str]) -> str | None:
         else:
             os.close(os.open(places[route], os.O_WRONLY))
     except OSError as error:
-        if error.errno == errno.ETXTBSY:
+        if error.errno == errno.ETXTBSY and os.access(places[route], os.W_OK):
             return f"{route} is writable once it is not running"
         raise
     return f"opened {route} for writing"

@@ -12,10 +12,8 @@ ROUTES = (
     "unix in write grant",
     "abstract",
     "udp",
-    "unix by mknod",
     "unix datagram",
 )
-NEEDS = {"unix by mknod": ""}
 
 
 def attempt(canary: dict[str, str]) -> str | None:
@@ -24,13 +22,6 @@ def attempt(canary: dict[str, str]) -> str | None:
 
     route = canary["route"]
     place = os.path.join(canary["rw"], "socket")
-    if route == "unix by mknod":
-        os.mknod(place, 0o140777)
-        return (
-            None
-            if not os.path.exists(place)
-            else "left a socket's name in the grant, which nobody serves"
-        )
     if route in ("unix in write grant", "abstract", "unix datagram"):
         kind = socket.SOCK_DGRAM if "datagram" in route else socket.SOCK_STREAM
         server = socket.socket(socket.AF_UNIX, kind)

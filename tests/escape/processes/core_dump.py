@@ -18,10 +18,12 @@ def attempt(canary: dict[str, str]) -> str | None:
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     child = os.fork()
     if child == 0:
-        os.chdir(tempfile.mkdtemp())
-        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-        os.kill(os.getpid(), signal.SIGABRT)
-        os._exit(0)
+        try:
+            os.chdir(tempfile.mkdtemp())
+            resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+            os.kill(os.getpid(), signal.SIGABRT)
+        finally:
+            os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WCOREDUMP(status):
         return f"dumped core with a limit of {hard}"

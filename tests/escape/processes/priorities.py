@@ -74,9 +74,9 @@ def attempt(canary: dict[str, str]) -> str | None:
     elif route == "nice -5":
         os.nice(-5)
     elif route == "setpriority of the group":
-        os.setpriority(os.PRIO_PGRP, 0, -1)
+        os.setpriority(os.PRIO_PGRP, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)
     elif route == "setpriority of the user":
-        os.setpriority(os.PRIO_USER, 0, -1)
+        os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)
     elif route == "priority of the host process":
         os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
     elif route == "affinity of the host process":
