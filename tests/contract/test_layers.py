@@ -23,7 +23,7 @@ LAYERS = {
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
     "A": "_await _policy _remedies _types _units",
-    "B": "_header _injob _nested _plan _protect _transfer _wire",
+    "B": "_blas _header _injob _nested _plan _preload _protect _transfer _wire",
     "C": "_outcome _pools",
     "D": "_calls _describe _signature _verbs",
 }
@@ -100,7 +100,7 @@ def test_imports_go_downwards() -> None:
 
 
 def test_core_imports_only_stdlib_msgspec_and_cloudpickle() -> None:
-    """At module level. A module for an optional package may import it, if it is itself loaded late."""
+    """At module level; a module for an optional package may, if it is itself loaded late."""
     need_checkout()
     core = [p for p in modules() if layer_of(name_of(p)) != "E" or name_of(p) == "__init__"]
     early = {name for path in core for name, late in imports(path) if not late}
