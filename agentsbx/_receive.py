@@ -1,4 +1,4 @@
-"""The job's half of shipping: rebuild what `_ship` pickled, and import project modules from the host.
+"""The job's half of shipping: rebuild what `_ship` pickled, import project modules from the host.
 
 Everything here runs inside the sandbox and reads bytes of the trusted host only. The zygote imports
 this module, so it loads nothing but built-in and frozen modules.
@@ -32,7 +32,7 @@ _receiver: Receiver | None = None
 
 
 class HostModule(types.ModuleType):
-    """A project module that the host has loaded: attributes arrive at first use, its body never runs.
+    """A project module that the host has loaded: attributes come at first use, no body runs.
 
     Functions that were shipped have the dictionary of this very module as their globals.
     """
@@ -69,7 +69,12 @@ class HostModule(types.ModuleType):
                 self._hook = _receiver.attribute(module, "__getattr__")
             if self._hook[0]:
                 return self._hook[1](name)
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        why = (
+            ""
+            if self._asks
+            else " here: the host loaded it by hand, and only what code names travels"
+        )
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{why}")
 
     def __dir__(self) -> list[str]:
         names = set(self.__dict__)
@@ -310,6 +315,11 @@ def namespace(name: str) -> types.ModuleType:
     return HostModule(name, asks=False)
 
 
+def same_namespace(module: types.ModuleType) -> types.ModuleType:
+    """Return the module object whose dictionary a namespace is."""
+    return module
+
+
 def import_module(name: str) -> types.ModuleType:
     """Import a library."""
     __import__(name)
@@ -503,8 +513,7 @@ def context_var(name: str, value: Sequence[Any]) -> Any:
 
 def type_var(kind: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Make a type variable."""
-    made = kind(name, *args, **keywords)
-    return made
+    return kind(name, *args, **keywords)
 
 
 def weak_map(kind: Any, items: Sequence[tuple[Any, Any]]) -> Any:

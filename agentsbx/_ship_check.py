@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentsbx._ship_modules import (
     Chain,
+    closure_references,
     is_by_reference,
     is_library_module,
     module_of_globals,
@@ -172,9 +173,14 @@ def _function_children(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
                 yield f" > global {name!r}", value
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
-            yield f" > closure variable {name!r}", cell.cell_contents
+            value = cell.cell_contents
         except ValueError:
             continue
+        if isinstance(value, types.ModuleType):
+            chain = closure_references(fn.__code__).get(name, {})
+            yield from _module_children(f" > closure variable {name!r}", value, chain)
+        else:
+            yield f" > closure variable {name!r}", value
     names = fn.__code__.co_varnames[: fn.__code__.co_argcount]
     defaults = fn.__defaults__ or ()
     for name, value in zip(names[len(names) - len(defaults) :], defaults, strict=True):

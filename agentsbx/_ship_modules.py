@@ -10,6 +10,7 @@ import dis
 import functools
 import os
 import site
+import stat
 import sys
 import sysconfig
 import types
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Chain",
     "Found",
+    "closure_references",
     "find_module",
     "is_by_reference",
     "is_library_module",
@@ -181,7 +183,9 @@ _CACHE = _OP.get("CACHE", -1)
 # Since 3.11 the lowest bit of LOAD_GLOBAL says "push NULL"; since 3.12 that of LOAD_ATTR "method".
 _ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
 
-_references: dict[int, tuple[types.CodeType, dict[str, Chain]]] = {}
+_LOAD_DEREF = _OP["LOAD_DEREF"]
+
+_references: dict[int, tuple[types.CodeType, dict[str, Chain], dict[str, Chain]]] = {}
 
 
 def references(code: types.CodeType) -> dict[str, Chain]:
@@ -190,18 +194,28 @@ def references(code: types.CodeType) -> dict[str, Chain]:
     >>> references((lambda: os.path.join(x.y, "a")).__code__)
     {'os': {'path': {'join': {}}}, 'x': {'y': {}}}
     """
+    return _references_of(code)[1]
+
+
+def closure_references(code: types.CodeType) -> dict[str, Chain]:
+    """Return the closure variables that code reads, with the attributes read off them."""
+    return _references_of(code)[2]
+
+
+def _references_of(
+    code: types.CodeType,
+) -> tuple[types.CodeType, dict[str, Chain], dict[str, Chain]]:
     cached = _references.get(id(code))
-    if cached is not None and cached[0] is code:
-        return cached[1]
-    found: dict[str, Chain] = {}
-    _collect(code, found)
-    if len(_references) >= 4096:
-        _references.clear()
-    _references[id(code)] = (code, found)
-    return found
+    if cached is None or cached[0] is not code:
+        cached = (code, {}, {})
+        _collect(code, cached[1], cached[2])
+        if len(_references) >= 4096:
+            _references.clear()
+        _references[id(code)] = cached
+    return cached
 
 
-def _collect(code: types.CodeType, found: dict[str, Chain]) -> None:
+def _collect(code: types.CodeType, found: dict[str, Chain], free: dict[str, Chain]) -> None:
     raw = code.co_code
     names = code.co_names
     local: set[str] = set()
@@ -218,6 +232,9 @@ def _collect(code: types.CodeType, found: dict[str, Chain]) -> None:
         if op in _READ:
             name = names[arg >> 1 if op == _LOAD_GLOBAL else arg]
             chain = None if name in local else found.setdefault(name, {})
+        elif op == _LOAD_DEREF:
+            name = code._varname_from_oparg(arg)  # type: ignore[attr-defined]
+            chain = free.setdefault(name, {}) if name in code.co_freevars else None
         elif chain is not None and op in (_LOAD_ATTR, _LOAD_METHOD):
             shift = _ATTR_SHIFT if op == _LOAD_ATTR else 0
             chain = chain.setdefault(names[arg >> shift], {})
@@ -227,7 +244,7 @@ def _collect(code: types.CodeType, found: dict[str, Chain]) -> None:
                 local.add(names[arg])
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            _collect(constant, found)
+            _collect(constant, found, free)
 
 
 # -- modules that the host has not loaded ---------------------------------------------------------
@@ -296,11 +313,42 @@ def find_module(name: str, *, max_bytes: int) -> Found:
         return Found("library")
     if not origin.endswith(".py"):
         return Found("other", origin)
-    if os.path.getsize(origin) > max_bytes:
-        return Found("large", origin)
-    with open(origin, "rb") as file:
-        source = file.read(max_bytes + 1)
-    return Found("source", origin, inner, source)
+    return _read_source(name, origin, inner, max_bytes)
+
+
+def _read_source(name: str, origin: str, inner: tuple[str, ...] | None, max_bytes: int) -> Found:
+    """Read a module's file, but nothing that lies elsewhere.
+
+    A job may be allowed to write into the project: a symbolic link that it put there must not make
+    us read what it cannot. So the open file's real path must be the container of the top package
+    with the rest of the path as it was found.
+    """
+    container, rest = _split_container(name, origin, package=inner is not None)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(origin, flags)
+    except OSError:
+        return Found("link", origin)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        real = os.readlink(f"/proc/self/fd/{fd}")
+        if not stat.S_ISREG(status.st_mode) or real != os.path.join(
+            os.path.realpath(container), rest
+        ):
+            return Found("link", origin)
+        if status.st_size > max_bytes:
+            return Found("large", origin)
+        return Found("source", origin, inner, file.read(max_bytes))
+
+
+def _split_container(name: str, origin: str, *, package: bool) -> tuple[str, str]:
+    """Split a module's file into the directory that holds its top package, and the rest."""
+    parts = name.split(".")
+    tail = [*parts, "__init__.py"] if package else [*parts[:-1], f"{parts[-1]}.py"]
+    rest = os.path.join(*tail)
+    if origin.endswith(os.sep + rest):
+        return origin[: -len(rest) - 1] or os.sep, rest
+    return os.path.split(origin)
 
 
 def stand_in_meta(module: types.ModuleType) -> tuple[Any, ...]:

@@ -106,9 +106,6 @@ class Context:
         known = self.library_objects.get(module)
         if known is None:
             known = self.library_objects[module] = library_object_names(module)
-            if not known and self.types.get(type(obj)) is not None:
-                # Nothing of this module is to be found by name: spare its instances the question.
-                self.types[type(obj)] = None
         found = known.get(id(obj))
         return None if found is None else found[0]
 

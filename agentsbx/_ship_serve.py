@@ -75,6 +75,11 @@ class Server:
             return b"S" + pickle.dumps(meta, 5), []
         if found.kind == "large":
             return _refusal(f"the project module {name} has more than {_MAX_SOURCE} bytes")
+        if found.kind == "link":
+            return _refusal(
+                f"the project module {name} ({found.file}) is reached through a symbolic link and "
+                "is not served; import it at the top of your own module"
+            )
         return _refusal(
             f"the project module {name} is not Python source ({found.file}) and cannot cross; "
             "install it into site-packages"

@@ -19,7 +19,8 @@ sys.path.append(sys.argv[1])
 site = sys.argv[2].split(os.pathsep)
 sys.path.extend(p for p in site if p not in sys.path)
 from agentsbx import _receive
-heavy = [m for m in ("logging", "random", "ssl", "cloudpickle", "pickle", "typing") if m in sys.modules]
+names = ("logging", "random", "ssl", "cloudpickle", "pickle", "typing")
+heavy = [m for m in names if m in sys.modules]
 import pickle, traceback
 def read(n):
     out = b""

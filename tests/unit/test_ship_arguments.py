@@ -1,4 +1,4 @@
-"""Arguments (rules 2.1, 2.2): one pickle with the function, identities, writable buffers, models."""
+"""Arguments (rules 2.1, 2.2): one pickle with the function, identities, writable buffers."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_pydantic_models_by_value():
     class Item(pydantic.BaseModel):
         name: str
         price: float = pydantic.Field(gt=0, default=1.0)
-        tags: list[str] = []
+        tags: list[str] = []  # noqa: RUF012
         _hidden: int = pydantic.PrivateAttr(default=3)
 
         @pydantic.field_validator("name")

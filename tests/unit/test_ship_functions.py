@@ -109,7 +109,7 @@ class Frozen:
 class Color(enum.Enum):
     RED = "red"
     BLUE = "blue"
-    CRIMSON = "red"
+    CRIMSON = "red"  # noqa: PIE796
 
     @property
     def shout(self):
@@ -149,7 +149,7 @@ class Pair(typing.NamedTuple):
     b: str = "b"
 
 
-Old = collections.namedtuple("Old", "x y")
+Old = collections.namedtuple("Old", "x y")  # noqa: PYI024
 
 
 class Movie(typing.TypedDict, total=False):
@@ -506,6 +506,21 @@ def test_reload_and_monkeypatched_module(tmp_path, monkeypatch):
     monkeypatch.setattr(mod, "V", 5)
     assert not second.is_current()
     assert call(mod.f) == 15
+
+
+def test_module_loaded_by_hand(tmp_path):
+    import importlib.util
+
+    path = tmp_path / "byhand.py"
+    path.write_text("N = 2\ndef f():\n    global N\n    N += 1\n    return N\n")
+    spec = importlib.util.spec_from_file_location("byhand", path)
+    mod = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mod)
+
+    def body():
+        return mod.f(), mod.N
+
+    assert call(body) == (3, 3)
 
 
 def test_wrapper_objects_travel_as_their_inner_function():

@@ -246,7 +246,7 @@ def test_hostile_names_and_floods_are_refused():
 
 def test_refused_attribute_does_not_disturb_the_pickle(project, monkeypatch):
     secret = "sk-abcdef-0123456789"
-    (main, mod) = project(
+    (main, _) = project(
         {
             "shp_main.py": """
 def f():
@@ -271,6 +271,22 @@ def f():
     assert v == 5
     assert same
     assert "shp_sec.bad" in words
+
+
+def test_links_in_the_project_do_not_make_the_host_read_elsewhere(project, tmp_path):
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "secret.py").write_text("KEY = 'elsewhere'\n")
+    (tmp_path / "shp_link.py").symlink_to(outside / "secret.py")
+    (tmp_path / "shp_linkpkg").symlink_to(outside)
+    (tmp_path / "shp_file.py").mkdir()
+    project({})
+    stream = take_snapshot(lambda: 1).begin_call((), {})
+    for name in ("shp_link", "shp_linkpkg.secret"):
+        reply, _ = stream.module_reply(name)
+        assert reply[:1] == b"E"
+        assert b"elsewhere" not in reply
+    assert stream.module_reply("shp_file")[0] == b"N"
 
 
 def test_what_is_a_library():
