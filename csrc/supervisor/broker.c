@@ -204,7 +204,8 @@ static int start(struct sbx_launch *l, struct sbx_err *e)
     setsid(); /* fails for a group leader only, and the host gave us a session then */
     if (enter_namespaces(l, e) || open_self(l, e))
         return -1;
-    chdir("/");
+    if (chdir("/"))
+        return sbx_fail(e, SBX_STAGE_LAUNCH, 0, errno);
     sbx_cg_make_parents(&l->cg, l->is_root ? l->uid_base : UINT32_MAX,
                         l->is_root ? l->uid_base : UINT32_MAX);
     return 0;

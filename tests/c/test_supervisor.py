@@ -298,6 +298,23 @@ def test_denied_calls_are_answered_and_recorded(pool_of: Callable[..., Pool]) ->
     assert [(d.count, d.args) for d in inet] == [(3, (2, 1 | 0o2000000, 0, 0))]
 
 
+def test_flood_of_denied_calls_stays_denied_and_bounded(pool_of: Callable[..., Pool]) -> None:
+    script = (
+        "import socket, collections\n"
+        "seen = collections.Counter()\n"
+        "for n in range(20000):\n"
+        "    try: socket.socket(n % 40, 1, 0)\n"
+        "    except OSError as e: seen[e.errno] += 1\n"
+        "print(sum(seen.values()), *sorted(seen))\n"
+    )
+    pool = pool_of(lib.command_job(is_notifying=True))
+    got, output = pool.run("/usr/bin/env", "python3", "-Ic", script).end()
+    if b"No such file" in output:
+        pytest.skip("machine lacks: a system python3")
+    assert output.split() == [b"20000", b"38", b"97"]
+    assert len(got.denied) == 16
+
+
 def test_sigkill_to_pid_1_of_the_job_ends_it(pool_of: Callable[..., Pool]) -> None:
     pool = pool_of(lib.command_job(is_notifying=True))
     got, output = pool.run("/bin/sh", "-c", "kill -9 1; echo not reached").end()
