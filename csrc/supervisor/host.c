@@ -56,6 +56,7 @@ static void snapshot(struct sbx_sup *s, const struct sbx_snapshot *m, int *fds, 
     p->snapshot_fd = n_fds ? steal_fd(&fds[0]) : -1;
     p->version = n_fds ? m->version : 0;
     p->is_paused = 0;
+    p->n_early_deaths = 0;
     sbx_pool_refill(s, p->tmpl);
 }
 
@@ -67,6 +68,7 @@ static void grow(struct sbx_sup *s, const struct sbx_grow *m)
         return;
     p->n_extra = p->n_extra + m->count < SBX_MAX_JOBS ? p->n_extra + m->count : SBX_MAX_JOBS;
     p->is_paused = 0;
+    p->n_early_deaths = 0;
     sbx_pool_refill(s, p->tmpl);
 }
 

@@ -39,15 +39,18 @@ static struct sbx_jb *new_job(struct sbx_sup *s, struct sbx_plc *p)
             s->max_job = i + 1;
         p->n_jobs++;
         p->n_waiting++;
+        j->is_counted = 1;
         return j;
     }
     return NULL;
 }
 
+/* Started, killed or dead: the pool may make another. */
 static void set_not_waiting(struct sbx_jb *j)
 {
-    if (j->state == JOB_FORKING || j->state == JOB_WAITING)
+    if (j->is_counted)
         j->pool->n_waiting--;
+    j->is_counted = 0;
 }
 
 /* Close and forget; processes are dead (or were never born). */
@@ -215,6 +218,7 @@ void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m)
 
     if (!j || j->state != JOB_WAITING || !j->is_published)
         return;
+    set_not_waiting(j);
     j->state = JOB_RUNNING;
     j->start_ns = m->start_ns;
     j->deadline_ns = m->deadline_ns;
@@ -227,6 +231,7 @@ void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause)
     if (cause > j->cause)
         j->cause = cause;
     j->is_killed = 1;
+    set_not_waiting(j);
     j->deadline_ns = j->setup_deadline_ns = SBX_NEVER;
     if (j->pidfd >= 0)
         sbx_pidfd_kill(j->pidfd, SIGKILL);
@@ -278,8 +283,12 @@ void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
         sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
         fail_setup(s, j, &e);
     }
-    /* A worker that cannot even wait must not be forked for ever. */
-    if (j->state != JOB_RUNNING && !j->is_killed && ++j->pool->n_early_deaths >= MAX_EARLY_DEATHS)
+    /* A worker that cannot even wait must not be forked for ever. A short call that the host never
+     * announced by START ends with status 0. */
+    if (m->wait_status == 0)
+        j->pool->n_early_deaths = 0;
+    else if (j->state != JOB_RUNNING && !j->is_killed &&
+             ++j->pool->n_early_deaths >= MAX_EARLY_DEATHS)
         j->pool->is_paused = 1;
     finish(s, j, &x);
     sbx_pool_refill(s, t);

@@ -115,7 +115,6 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
 
 void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
 {
-    p->n_waiting--;
     p->is_paused = 0;
     p->n_early_deaths = 0;
     p->refill_ns = sbx_now_ns() + REFILL_DELAY_NS;

@@ -81,6 +81,7 @@ struct sbx_jb { /* a job */
     int channel_fd, out_fd, err_fd; /* the host's ends, until published */
     int listener_fd;
     int is_published, is_killed;
+    int is_counted; /* in pool->n_waiting */
     struct sbx_slot *slot;
     uint64_t version;
     uint64_t setup_deadline_ns, start_ns, deadline_ns, next_poll_ns;
