@@ -403,6 +403,8 @@ def make_class(
 ) -> Any:
     """Make a class without running its metaclass's or its bases' project code; state follows."""
     muted: list[tuple[type, Any]] = []
+    if maker is None:
+        maker = meta = type(meta)
     try:
         for base in {b: None for a in bases for b in a.__mro__}:
             hook = base.__dict__.get("__init_subclass__")
@@ -509,6 +511,11 @@ def context_var(name: str, value: Sequence[Any]) -> Any:
     import contextvars
 
     return contextvars.ContextVar(name, default=value[0]) if value else contextvars.ContextVar(name)
+
+
+def with_keywords(kind: Any, keywords: dict[str, Any]) -> Any:
+    """Make an object of a library from its settings."""
+    return kind(**keywords)
 
 
 def type_var(kind: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

@@ -146,7 +146,11 @@ def _children(obj: Any) -> Iterator[tuple[str, Any]]:
             yield from _function_children(obj)
     elif isinstance(obj, type):
         if not is_by_reference(obj):
-            yield from ((f".{name}", value) for name, value in list(vars(obj).items()))
+            yield from (
+                (f".{name}", value)
+                for name, value in list(vars(obj).items())
+                if not isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType))
+            )
             yield from ((f" > base {base.__name__}", base) for base in obj.__bases__)
     elif isinstance(obj, dict):
         for key, value in list(obj.items()):

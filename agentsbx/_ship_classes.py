@@ -117,7 +117,12 @@ def _plain_class(cls: type) -> Reduced:
         dump: Any = abc._get_dump(cls)  # type: ignore[attr-defined]
         registered = [other for ref in dump[0] if (other := ref()) is not None]
     plain = maker is type or maker is abc.ABCMeta
-    args = (maker, type(cls), cls.__name__, cls.__bases__, names)
+    meta: Any = type(cls)
+    if meta.__flags__ & HEAP_TYPE == 0 and not is_by_reference(meta):
+        # ctypes: the metaclass has no name to import it by, but the library's own base has it.
+        maker = None
+        meta = next(base for base in cls.__mro__ if type(base) is meta and is_by_reference(base))
+    args = (maker, meta, cls.__name__, cls.__bases__, names)
     state = (attributes, registered, plain)
     return _receive.make_class, args, state, None, None, _receive.set_class
 

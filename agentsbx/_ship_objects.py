@@ -82,13 +82,14 @@ def context_var(pickler: ShipPickler, var: contextvars.ContextVar[Any]) -> Reduc
 
 def type_var(pickler: ShipPickler, var: Any) -> Reduced:
     """Reduce a type variable."""
-    module: Any = sys.modules.get(var.__module__ or "")
+    home, name = var.__module__, var.__name__
+    module: Any = sys.modules.get(home or "")
     if (
         isinstance(module, types.ModuleType)
         and is_library_module(module)
-        and getattr(module, str(var.__name__), None) is var
+        and getattr(module, name, None) is var
     ):
-        return _receive.library_global, (var.__module__, var.__name__)
+        return _receive.library_global, (home, name)
     keywords = {
         "covariant": getattr(var, "__covariant__", False),
         "contravariant": getattr(var, "__contravariant__", False),
@@ -98,7 +99,7 @@ def type_var(pickler: ShipPickler, var: Any) -> Reduced:
     if isinstance(var, typing.TypeVarTuple):
         keywords = {}
     args = tuple(getattr(var, "__constraints__", ()))
-    return _receive.type_var, (type(var), var.__name__, args, keywords)
+    return _receive.type_var, (type(var), name, args, keywords)
 
 
 def memory_view(pickler: ShipPickler, view: memoryview) -> Reduced:
@@ -150,3 +151,22 @@ def refused(what: str, hint: str) -> Handler:
         raise CannotShip(f"{what} cannot cross", hint)
 
     return refuse
+
+
+_CODER_SETTINGS = [
+    "type",
+    "strict",
+    "enc_hook",
+    "dec_hook",
+    "ext_hook",
+    "float_hook",
+    "decimal_format",
+    "uuid_format",
+    "order",
+]
+
+
+def coder(pickler: ShipPickler, obj: Any) -> Reduced:
+    """Reduce a `msgspec` encoder or decoder, which pickle refuses, to its settings."""
+    keywords = {name: getattr(obj, name) for name in _CODER_SETTINGS if hasattr(obj, name)}
+    return _receive.with_keywords, (type(obj), keywords)

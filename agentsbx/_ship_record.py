@@ -50,7 +50,14 @@ _FIXED = frozenset(
     }
 )  # fmt: skip
 _CLASS_INNER = frozenset(
-    {"__dict__", "__weakref__", "__annotations__", "_abc_impl", "__dataclass_fields__"}
+    {
+        "__dict__",
+        "__weakref__",
+        "__annotations__",
+        "_abc_impl",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+    }
 )
 _FUNCTION_PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
@@ -62,7 +69,11 @@ def _is_fixed(context: Context, value: Any) -> bool:
         return True
     if kind in (tuple, frozenset):
         return all(_is_fixed(context, item) for item in value)
-    return kind.__module__ == "typing" or context.library_name(value) is not None
+    return (
+        kind.__module__ == "typing"
+        or kind.__name__ == "CField"
+        or context.library_name(value) is not None
+    )
 
 
 class Record(Recorder):

@@ -313,6 +313,8 @@ def resolve(kind: type) -> Handler | None:
             return handler
     if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
         return objects.array
+    if kind.__module__.startswith("msgspec.") and kind.__name__ in ("Encoder", "Decoder"):
+        return objects.coder
     if is_by_reference(kind):
         return objects.library_instance
     return objects.project_instance if kind.__flags__ & HEAP_TYPE else None

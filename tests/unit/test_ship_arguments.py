@@ -176,6 +176,18 @@ def test_msgspec_structs_by_value():
     assert text == "Person(name='b', home=None, boss=None)"
 
 
+ENCODER = msgspec.json.Encoder(order="sorted")
+DECODER = msgspec.msgpack.Decoder(Address, strict=False)
+
+
+def test_msgspec_encoders_and_decoders():
+    raw = msgspec.msgpack.encode(Address(zip_code=4))
+    assert call(lambda: (ENCODER.encode({"b": 1, "a": 2}), DECODER.decode(raw).label)) == (
+        b'{"a":2,"b":1}',
+        "CH-4",
+    )
+
+
 def test_pydantic_models_by_value():
     pydantic = pytest.importorskip("pydantic")
 

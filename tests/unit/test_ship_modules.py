@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import types
 
@@ -287,6 +288,34 @@ def test_links_in_the_project_do_not_make_the_host_read_elsewhere(project, tmp_p
         assert reply[:1] == b"E"
         assert b"elsewhere" not in reply
     assert stream.module_reply("shp_file")[0] == b"N"
+
+
+def test_editable_install_by_a_finder(tmp_path, monkeypatch):
+    source = tmp_path / "src" / "shp_edit"
+    source.mkdir(parents=True)
+    (source / "__init__.py").write_text("from .core import run\n")
+    (source / "core.py").write_text("def run():\n    from . import extra\n    return extra.X\n")
+    (source / "extra.py").write_text("X = 'extra'\n")
+
+    class Editable:
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            if name != "shp_edit":
+                return None
+            return importlib.util.spec_from_file_location(
+                name, source / "__init__.py", submodule_search_locations=[str(source)]
+            )
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module = importlib.import_module("shp_edit")
+    try:
+        with Job(module.run) as job:
+            assert job() == "extra"
+            assert job.served == ["shp_edit", "shp_edit.extra"]
+    finally:
+        for name in [n for n in sys.modules if n.startswith("shp_edit")]:
+            del sys.modules[name]
 
 
 def test_what_is_a_library():
