@@ -16,6 +16,7 @@ from agentsbx._codec_wire import (
     MAX_INT_BYTES,
     PACKED_PER_NODE,
     PLAIN,
+    RECORD_COST,
     TABLE,
     Bad,
     Body,
@@ -370,6 +371,29 @@ def _packed(code: str) -> Callable[[Builder, int, list[Any]], Any]:
     return build
 
 
+def _rows(builder: Builder, i: int, row: list[Any]) -> Any:
+    count = row[1] if len(row) > 1 else None
+    if type(count) is not int or count < 1 or len(row) != 2 + 2 * count:
+        raise Bad("a list of records is malformed")
+    made: list[Any] = builder.put(i, [])
+    keys = builder.cells(row[: 2 + count], 2)
+    columns = [builder.cell(cell) for cell in row[2 + count :]]
+    if set(map(type, columns)) != {list} or len(set(map(len, columns))) != 1:
+        raise Bad("the columns of a list of records are malformed")
+    builder.packed_left -= len(columns[0]) * (RECORD_COST + count)
+    if builder.packed_left < 0:
+        raise Bad("it holds too many values")
+    if set(keys) == {True} and type(keys[0]) is bool:
+        made += zip(*columns, strict=True)
+    elif set(keys) == {False} and type(keys[0]) is bool:
+        made += map(list, zip(*columns, strict=True))
+    elif set(map(type, keys)) == {str} and len(set(keys)) == count:
+        made += [dict(zip(keys, record, strict=True)) for record in zip(*columns, strict=True)]
+    else:
+        raise Bad("a list of records is malformed")
+    return made
+
+
 def _strs(builder: Builder, i: int, row: list[Any]) -> Any:
     sizes = builder.take_items(row[1], "I")
     text = str(builder.take(row[2]), "utf-8")
@@ -427,6 +451,7 @@ _DECODERS: dict[int, Callable[[Builder, int, list[Any]], Any]] = {
     Tag.INTS: _packed("q"),
     Tag.FLOATS: _packed("d"),
     Tag.STRS: _strs,
+    Tag.ROWS: _rows,
     Tag.COMPLEX: _complex,
     Tag.RANGE: _range,
     Tag.SLICE: _slice,

@@ -18,6 +18,8 @@ from agentsbx._codec_wire import (
     PACK_ITEMS,
     PACKED_PER_NODE,
     PLAIN,
+    RECORD_COST,
+    RECORDS,
     SCALARS,
     TABLE,
     Body,
@@ -40,6 +42,8 @@ _BUSY = Ref(-(1 << 62))  # in the memo: an immutable value whose parts are being
 _PLAIN_HEAD = bytes((PLAIN,))
 _PLAIN_TYPES = SCALARS | {list, dict}
 _STR_ONLY = frozenset({str})
+_RECORD_TYPES = frozenset({dict, tuple, list})
+_ALONE = max(map(sys.getrefcount, [object()]))  # of an item that only one list holds
 
 
 def _is_plain(value: Any) -> bool:
@@ -319,12 +323,52 @@ def _list(encoder: Encoder, value: list[Any]) -> Ref:
         text = "".join(value).encode()
         sizes = encoder.blob(memoryview(array.array("I", map(len, value))))
         return encoder.open(value, [Tag.STRS, sizes, encoder.blob(text)])
+    if len(value) >= RECORDS and len(kinds) == 1 and not kinds.isdisjoint(_RECORD_TYPES):
+        columns = _columns(value, next(iter(kinds)))
+        if columns is not None:
+            return _records(encoder, value, *columns)
     row: list[Any] = [Tag.LIST]
     ref = encoder.open(value, row)
     if kinds <= SCALARS and not encoder.careful:
         row += value
     else:
         encoder.fill(row, value)
+    return ref
+
+
+def _columns(value: list[Any], kind: type) -> tuple[list[Any], list[Any]] | None:
+    """Return the keys and columns of a list of dicts, tuples or lists of one shape, or None.
+
+    None also where anything else holds one of the records: it might be shared within the result.
+    """
+    if max(map(sys.getrefcount, value)) > _ALONE:  # before a name below holds one of them
+        return None
+    first = value[0]
+    if not first:
+        return None
+    if kind is dict:
+        keys = list(first)
+        if set(map(type, keys)) != _STR_ONLY or any(list(item) != keys for item in value):
+            return None
+        return keys, [list(column) for column in zip(*map(dict.values, value), strict=True)]
+    if set(map(len, value)) != {len(first)}:
+        return None
+    return [kind is tuple] * len(first), [list(column) for column in zip(*value, strict=True)]
+
+
+def _records(encoder: Encoder, value: list[Any], keys: list[Any], columns: list[Any]) -> Ref:
+    row: list[Any] = [Tag.ROWS, len(keys)]
+    ref = encoder.open(value, row)
+    row += [encoder.cell(key) for key in keys] if encoder.careful else keys
+    if len(value) * (RECORD_COST + len(keys)) > encoder.limits.nodes * PACKED_PER_NODE:
+        raise Refused(*_too_many(encoder.limits))
+    for n, (key, column) in enumerate(zip(keys, columns, strict=True)):
+        try:
+            row.append(encoder.cell(column))
+        except Refused as refused:
+            step = f"[{_short(key) if type(key) is str else n}]"
+            refused.steps.insert(max(len(refused.steps) - 1, 0), step)
+            raise
     return ref
 
 

@@ -26,6 +26,8 @@ OUT_OF_BAND = 16384  # from this size on, bytes travel in a buffer of their own
 PACK_ITEMS = 256  # from this length on, a list of only int or only float is one blob
 MAX_INT_BYTES = 1 << 20
 MAX_NAME = 1024
+RECORDS = 16  # from this length on, a list of records of one shape is sent column by column
+RECORD_COST = 8  # a record of n fields counts as 8 + n items of packed lists
 PACKED_PER_NODE = 16  # lists of one blob may have this many times as many items as there are nodes
 
 # What an exact `type(x)` may be for x to stand in a row as it is.
@@ -112,6 +114,7 @@ class Tag(IntEnum):
     ENUM = 36
     EXCEPTION = 37
     STRS = 38
+    ROWS = 39
     NDARRAY = 40
     NDOBJECT = 41
     NPSCALAR = 42

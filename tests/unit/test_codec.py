@@ -84,6 +84,35 @@ def test_sharing_is_kept() -> None:
     assert made[3] is made[4]
 
 
+def test_long_lists_of_records_arrive() -> None:
+    records: list[Any] = [{"id": n, "x": n / 2, "name": str(n), "more": [n]} for n in range(300)]
+    assert round_trip(records) == records
+    for kind in (tuple, list):
+        rows = [kind((n, str(n), {"k": n})) for n in range(300)]
+        made = round_trip({"rows": rows})["rows"]
+        assert made == rows
+        assert type(made[0]) is kind
+    assert round_trip([{"\ud800": n} for n in range(300)])[1] == {"\ud800": 1}
+    mixed = [{"a": 1} if n % 2 else {"b": 1} for n in range(50)]
+    assert round_trip(mixed) == mixed
+
+
+def test_records_that_are_shared_stay_shared() -> None:
+    records: list[Any] = [{"id": n, "all": None} for n in range(50)]
+    records[0]["all"] = records
+    made = round_trip({"first": records[7], "records": records})
+    assert made["first"] is made["records"][7]
+    assert made["records"][0]["all"] is made["records"]
+
+
+def test_path_into_a_list_of_records_is_named() -> None:
+    records: list[Any] = [{"id": n, "bad": 1} for n in range(50)]
+    records[3]["bad"] = [types.SimpleNamespace(pool=pytest)]
+    with pytest.raises(SerializationError) as caught:
+        encode(records)
+    assert caught.value.where == "return value[3]['bad'][0].pool"
+
+
 def test_cycle_through_list_and_dict_is_kept() -> None:
     ring: list[Any] = [1]
     ring.append({"ring": ring})

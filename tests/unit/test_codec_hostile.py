@@ -127,6 +127,13 @@ def test_strings_and_lists_of_one_blob_are_checked() -> None:
     refuse(table([[Tag.STRS, 0, 1]], [b"\x01\0\0\0", b"\xff"]))
     refuse(table([[Tag.INTS, 0]], [b"123"]))
     refuse(table([[Tag.INTS, 0]], [bytes(8 * 17_000_000)]))
+    column = [Tag.INTS, 0]
+    refuse(table([[Tag.ROWS, 1, "a", Ref(1)], column], [bytes(8 * 3_000_000)]))
+    refuse(table([[Tag.ROWS, 2, "a", "a", Ref(1), Ref(1)], column], [bytes(80)]))
+    refuse(table([[Tag.ROWS, 2, "a", True, Ref(1), Ref(1)], column], [bytes(80)]))
+    refuse(table([[Tag.ROWS, 1, Ref(1), Ref(1)], column], [bytes(80)]))
+    refuse(table([[Tag.ROWS, 1, "a"]]))
+    refuse(table([[Tag.ROWS, -1]]))
 
 
 def test_unused_buffers_are_no_way_around_the_limit() -> None:
