@@ -137,7 +137,7 @@ def _build_object(builder: Builder, i: int, row: list[Any]) -> Any:
     elif _is_pydantic(kind):
         state = _state(builder, shape, row, 2)
         if shape.checked:
-            _check_expanded(state, builder.limits.nodes)
+            builder.charge(_expanded(state, builder.limits.nodes))
         made = _make_pydantic(kind, state, shape.checked)
     else:
         if not _is_fillable(kind):
@@ -281,8 +281,8 @@ def _make_pydantic(kind: Any, state: dict[str, Any], checked: bool) -> Any:
     return made
 
 
-def _check_expanded(value: Any, limit: int) -> None:
-    """Raise `Bad` if `value`, written out without sharing, has more than `limit` parts.
+def _expanded(value: Any, limit: int) -> int:
+    """Return how many parts `value` has, written out without sharing; raises `Bad` beyond `limit`.
 
     Validation copies: a list of a thousand references to one list, thrice, would be 10**9 items.
     """
@@ -300,7 +300,7 @@ def _check_expanded(value: Any, limit: int) -> None:
                 raise Bad(f"a model expands to more than {limit} values")
         return known
 
-    size(value)
+    return size(value)
 
 
 def _validate_pydantic(kind: Any, state: dict[str, Any], extra: dict[str, Any] | None) -> Any:
@@ -347,6 +347,7 @@ def _payload(builder: Builder, cell: Any, base: type) -> Any:
     payload = builder.cell(cell)
     if type(payload) is not base:
         raise Bad(f"a subclass of {base.__name__} is not made of one")
+    builder.charge(len(payload) if hasattr(payload, "__len__") else sys.getsizeof(payload))
     return payload
 
 

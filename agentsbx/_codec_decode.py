@@ -153,6 +153,7 @@ class Builder:
     __slots__ = (
         "annotation",
         "blobs",
+        "budget",
         "buffers",
         "built",
         "checks",
@@ -160,7 +161,6 @@ class Builder:
         "depth",
         "in_key",
         "limits",
-        "packed_left",
         "rows",
     )
 
@@ -182,7 +182,7 @@ class Builder:
         self.checks: list[tuple[Any, Any, str]] = []  # value, annotation, what to say if it is not
         self.depth = 0
         self.in_key = False
-        self.packed_left = limits.nodes * PACKED_PER_NODE
+        self.budget = limits.nodes * PACKED_PER_NODE
 
     def root(self) -> Any:
         """Return the whole value, once all that was put off is checked."""
@@ -258,16 +258,25 @@ class Builder:
     def take_items(self, number: Any, code: str) -> memoryview:
         """Return blob `number` as items of `code`, whose number is bounded for the whole result."""
         items: memoryview = memoryview(self.take(number)).cast("B").cast(code)  # type: ignore[call-overload]
-        self.packed_left -= len(items)
-        if self.packed_left < 0:
-            raise Bad("it holds too many values")
+        self.charge(len(items))
         return items
+
+    def charge(self, cost: int) -> None:
+        """Take `cost` from what this result may cost to build; raises `Bad` when that is used up.
+
+        For whatever copies or works through a part that other rows may share, so that many rows
+        cannot do so to one large part. One unit is about one item of a list.
+        """
+        self.budget -= cost
+        if self.budget < 0:
+            raise Bad("it takes too much work or memory to build")
 
     def text(self, cell: Any, limit: int) -> str:
         """Return the string in `cell`, of at most `limit` characters."""
         text = self.cell(cell)
         if type(text) is not str or len(text) > limit:
             raise Bad("a text is missing or too long")
+        self.charge(len(text))
         return text
 
     def key(self, cell: Any) -> Any:
@@ -380,9 +389,7 @@ def _rows(builder: Builder, i: int, row: list[Any]) -> Any:
     columns = [builder.cell(cell) for cell in row[2 + count :]]
     if set(map(type, columns)) != {list} or len(set(map(len, columns))) != 1:
         raise Bad("the columns of a list of records are malformed")
-    builder.packed_left -= len(columns[0]) * (RECORD_COST + count)
-    if builder.packed_left < 0:
-        raise Bad("it holds too many values")
+    builder.charge(len(columns[0]) * (RECORD_COST + count))
     if set(keys) == {True} and type(keys[0]) is bool:
         made += zip(*columns, strict=True)
     elif set(keys) == {False} and type(keys[0]) is bool:

@@ -329,6 +329,7 @@ def _build_exception(builder: Builder, i: int, row: list[Any]) -> Any:
         notes = []
     if type(notes) is not list or len(notes) > MAX_NOTES or not set(map(type, notes)) <= {str}:
         raise Bad("the notes of an exception are malformed")
+    builder.charge(sum(map(len, notes)))
     made = None
     kind = find_class(builder.classes, module, qualname)
     if kind is not None:
@@ -393,6 +394,7 @@ def _rebuild(builder: Builder, kind: type, row: list[Any]) -> Any:
             raise Bad("an exception group is malformed")
         if not all(isinstance(part, Exception) for part in parts):
             raise Bad("an exception group is malformed")
+        builder.charge(len(parts))
         args = (args[0], parts)
     made = base.__new__(kind, *args)
     if not isinstance(made, kind):

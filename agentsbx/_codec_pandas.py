@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _FREQ = re.compile(r"-?\d{0,9}[A-Za-z]{1,4}(-[A-Za-z]{3})?", re.ASCII)
+_COST = 200  # of a small object of pandas, in items of a list
 _UNITS = ("s", "ms", "us", "ns")
 _MASKED = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32",
            "Float64", "boolean")  # fmt: skip
@@ -148,9 +149,10 @@ def _encode_scalar(encoder: Encoder, value: Any) -> Ref:
 
 
 def _made(builder: Builder, cell: Any, kinds: tuple[type, ...]) -> Any:
-    made = builder.cell(cell)
+    made: Any = builder.cell(cell)
     if not isinstance(made, kinds):
         raise Bad("a part of a table is of the wrong kind")
+    builder.charge(_COST + (0 if isinstance(made, (pd.RangeIndex, datetime.tzinfo)) else len(made)))
     return made
 
 
@@ -204,6 +206,7 @@ def build_index(builder: Builder, i: int, row: list[Any]) -> Any:
     """Build an Index of any of the kinds that a result keeps."""
     if len(row) < 3:
         raise Bad("an index is malformed")
+    builder.charge(_COST)
     kind = row[1]
     if kind == "range" and len(row) == 6 and set(map(type, row[3:])) == {int}:
         return pd.RangeIndex(*row[3:], name=builder.key(row[2]))
@@ -248,6 +251,7 @@ def build_array(builder: Builder, i: int, row: list[Any]) -> Any:
         return pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone).array
     if kind == "string":
         items = builder.cell(row[2])
+        builder.charge(_COST + len(items))
         storage = row[3] if row[3] == "python" else None
         if type(items) is not list or not set(map(type, items)) <= {str, type(None)}:
             raise Bad("a column of strings is malformed")
@@ -266,6 +270,7 @@ def build_array(builder: Builder, i: int, row: list[Any]) -> Any:
 
 def build_scalar(builder: Builder, i: int, row: list[Any]) -> Any:
     """Build a Timestamp, a Timedelta, NaT or NA."""
+    builder.charge(_COST // 4)
     if row[1:] == ["NaT"]:
         return pd.NaT
     if row[1:] == ["NA"]:

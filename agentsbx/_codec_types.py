@@ -299,6 +299,7 @@ def _build_fraction(builder: Builder, i: int, row: list[Any]) -> Any:
     for number in numbers:
         if type(number) is not int or number.bit_length() > 8 * _MAX_FRACTION_BYTES:
             raise Bad("a Fraction is malformed")
+        builder.charge(number.bit_length() // 16)
     return fractions.Fraction(*numbers)
 
 

@@ -30,6 +30,7 @@ MiB = 2**20
 # Landlock access rights by ABI (landlock(7), linux/landlock.h).
 _EXECUTE, _WRITE, _READ, _READ_DIR = 1, 2, 4, 8
 _ALL_ABI1 = (1 << 13) - 1
+_MAKE_CHAR, _MAKE_SOCK, _MAKE_BLOCK = 1 << 6, 1 << 9, 1 << 11
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 LL_READ = _EXECUTE | _READ | _READ_DIR
 
@@ -109,7 +110,7 @@ def compile_template(
     mounts: list[MountSpec] = []
     b.add(Op.TMPFS, path="/", a=8 * MiB, b=8192)
     b.add(Op.TMPFS, path=POOL_DIR, a=MiB, b=8192)
-    for path in ("/proc", "/dev", "/etc", PRIVATE, "/tmp", "/var", "/run"):
+    for path in ("/proc", "/dev", "/etc", PRIVATE, "/tmp", "/var/tmp", "/run"):
         b.add(Op.MKDIR, path=path, a=0o755)
     for path, found in tree.items():
         if isinstance(found, str):
@@ -138,7 +139,7 @@ def _base_files(b: PlanBuilder, ids: tuple[int, int]) -> None:
     for link, to in (
         ("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0"),
         ("/dev/stdout", "/proc/self/fd/1"), ("/dev/stderr", "/proc/self/fd/2"),
-        ("/dev/shm", f"{PRIVATE}/shm"), ("/var/tmp", "/tmp"), ("/etc/mtab", "/proc/self/mounts"),
+        ("/dev/shm", f"{PRIVATE}/shm"), ("/etc/mtab", "/proc/self/mounts"),
     ):  # fmt: skip
         b.add(Op.SYMLINK, path=link, text=to)
     uid, gid = ids
@@ -226,7 +227,7 @@ def _tree(
     masks: tuple[str, ...],
 ) -> list[MountSpec]:
     b.add(Op.TMPFS, path=PRIVATE, a=max(limits.disk, 4096), b=max(limits.inodes, 16))
-    for name, mode in (("home", 0o700), ("tmp", 0o700), ("shm", 0o700)):
+    for name, mode in (("home", 0o700), ("tmp", 0o700), ("shm", 0o700), ("tmpdir", 0o700)):
         b.add(Op.MKDIR, path=f"{PRIVATE}/{name}", a=mode, flags=Flag.OWN)
     for path in base:
         if path.startswith("/tmp/"):  # a virtual environment there: the private /tmp would hide it
@@ -249,6 +250,19 @@ def _tree(
     b.add(Op.DETACH, path=POOL_DIR)
     b.add(Op.RDONLY, path="/")
     return mounts
+
+
+def private_places(others: list[str]) -> tuple[str, ...]:
+    """Where a job may write without a grant. Landlock adds up rights along a path, across mounts: with
+    a grant or a library below /tmp a rule on /tmp would be no second wall there, so /tmp itself is
+    then closed and TMPDIR is another directory.
+
+    >>> private_places(["/srv/data"]), private_places(["/tmp/x"])[-1]
+    (('/sandbox', '/tmp'), '/sandbox/tmpdir')
+    """
+    if any(p.startswith("/tmp/") for p in others):
+        return f"{PRIVATE}/home", f"{PRIVATE}/shm", f"{PRIVATE}/tmpdir"
+    return PRIVATE, "/tmp"
 
 
 def _rlimit(b: PlanBuilder, which: int, value: int) -> None:
@@ -288,7 +302,7 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
         )  # fmt: skip
         _rlimit(b, resource.RLIMIT_CPU, math.ceil(lim.cpu_time) + 1)
     enforced |= {
-        "timeout": "supervisor", "open_files": "RLIMIT_NOFILE", "file_size": "RLIMIT_FSIZE",
+        "timeout": "supervisor", "buffers": "host", "open_files": "RLIMIT_NOFILE", "file_size": "RLIMIT_FSIZE",
         "disk": "tmpfs size", "inodes": "tmpfs nr_inodes", "output": "host", "result": "host",
     }  # fmt: skip
     if lim.memory >= 0 and not memory_cg:
@@ -335,10 +349,11 @@ def _landlock(
     for path in (*base, "/etc", "/proc", "/sys"):
         b.add(Op.LANDLOCK, path=path, a=LL_READ, flags=Flag.OPTIONAL)
     b.add(Op.LANDLOCK, path="/dev", a=_READ_DIR | _READ | _WRITE | _IOCTL_DEV | _TRUNCATE)
-    for path in (PRIVATE, "/tmp"):
-        b.add(Op.LANDLOCK, path=path, a=write & ~_IOCTL_DEV)
+    write &= ~(_IOCTL_DEV | _MAKE_CHAR | _MAKE_BLOCK | _MAKE_SOCK)
+    for path in private_places([*base, *(g.at for g in grants)]):
+        b.add(Op.LANDLOCK, path=path, a=write)
     for g in grants:
-        b.add(Op.LANDLOCK, path=g.at, a=(write & ~_IOCTL_DEV) if g.is_write else LL_READ)
+        b.add(Op.LANDLOCK, path=g.at, a=write if g.is_write else LL_READ)
     if not _inside(cwd, [*base, *(g.at for g in grants), PRIVATE, "/tmp"]) and cwd != "/":
         b.add(Op.LANDLOCK, path=cwd, a=_READ_DIR)
 

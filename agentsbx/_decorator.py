@@ -219,6 +219,8 @@ class _Site:
         site: CallSite = _calls.runtime().CallSite(
             fn, self.policy, is_async=self.is_async, **options
         )
+        returned = evaluated_signature(fn)[1].get("return")
+        site.annotation = None if isinstance(returned, str) else returned
         self._made = fn, site
         return site
 

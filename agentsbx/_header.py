@@ -6,8 +6,9 @@ import struct
 
 import msgspec
 
-_COUNT = struct.Struct("<I")
+_COUNT = struct.Struct("<II")
 MAX_BUFFERS = 4096
+MAX_LOST = 4096
 
 
 class Setup(msgspec.Struct, array_like=True, frozen=True):
@@ -53,21 +54,29 @@ decode_call = msgspec.msgpack.Decoder(CallHead).decode
 decode_module = msgspec.msgpack.Decoder(ModuleHead).decode
 
 
-def pack_result(codec_body: bytes, lengths: list[int]) -> bytes:
-    """Body of a RESULT or ERROR frame: count and lengths of the buffers, then codec bytes.
+def pack_result(codec_body: bytes, lengths: list[int], lost: tuple[str, ...] = ()) -> bytes:
+    """Body of a RESULT or ERROR frame: count and lengths of the buffers, names of what was alive
+    at return, codec bytes.
 
-    >>> unpack_result(memoryview(pack_result(b"x", [5])))
-    (b'x', [5])
+    >>> unpack_result(memoryview(pack_result(b"x", [5], ("thread t",))))
+    (b'x', [5], ('thread t',))
     """
-    return _COUNT.pack(len(lengths)) + struct.pack(f"<{len(lengths)}Q", *lengths) + codec_body
+    names = "\0".join(lost).encode("utf-8", "replace")[:MAX_LOST]
+    return b"".join((
+        _COUNT.pack(len(lengths), len(names)), struct.pack(f"<{len(lengths)}Q", *lengths), names,
+        codec_body,
+    ))  # fmt: skip
 
 
-def unpack_result(body: memoryview) -> tuple[bytes, list[int]]:
+def unpack_result(body: memoryview) -> tuple[bytes, list[int], tuple[str, ...]]:
     """Host: the same from hostile bytes. ValueError if malformed."""
     if len(body) < _COUNT.size:
         raise ValueError("result frame too short")
-    (n,) = _COUNT.unpack_from(body)
-    if n > MAX_BUFFERS or len(body) < _COUNT.size + 8 * n:
+    n, n_names = _COUNT.unpack_from(body)
+    at = _COUNT.size + 8 * n
+    if n > MAX_BUFFERS or n_names > MAX_LOST or len(body) < at + n_names:
         raise ValueError("result frame with a wrong number of buffers")
     lengths = list(struct.unpack_from(f"<{n}Q", body, _COUNT.size))
-    return bytes(body[_COUNT.size + 8 * n :]), lengths
+    names = bytes(body[at : at + n_names]).decode("utf-8", "replace")
+    lost = tuple(names.split("\0")) if names else ()
+    return bytes(body[at + n_names :]), lengths, lost

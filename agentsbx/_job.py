@@ -23,6 +23,7 @@ SHORT_MS = 3
 LATE_S = 2.0  # how long after a deadline the host still waits for the supervisor to act on it
 
 
+_REAPER = (Frame.FAILED, Frame.SIGNAL, Frame.EXITED)
 _ANSWERS = (Frame.RESULT, Frame.ERROR)
 
 
@@ -85,7 +86,7 @@ class Output:
 class Reply:
     """What one job answered, undecoded."""
 
-    __slots__ = ("body", "buffers", "err", "is_malformed", "kind", "out", "over", "served", "timed_out")
+    __slots__ = ("body", "buffers", "err", "is_malformed", "kind", "lost", "out", "over", "served", "timed_out")
 
     def __init__(self, out: Output, err: Output) -> None:
         self.kind = 0  # a Frame, or 0: the channel closed without an answer
@@ -96,6 +97,7 @@ class Reply:
         self.over = ""  # name of a limit that the host saw exceeded
         self.timed_out = False
         self.served = 0
+        self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
 
 
 def send_body(
@@ -210,6 +212,8 @@ class Exchange:
         if kind in (Frame.RESULT, Frame.ERROR):
             try:
                 self._take(body, memfd, n_body, n_memfd)
+            except _transfer.TooBig:
+                reply.over = "buffers"
             except ValueError as e:
                 reply.is_malformed = str(e)
             finally:
@@ -219,19 +223,20 @@ class Exchange:
             if memfd >= 0:
                 os.close(memfd)
             reply.body = body
-            if kind not in (Frame.FAILED, Frame.SIGNAL, Frame.EXITED):
+            # FAILED and EXITED are words of the reaper: a function's job cannot use them.
+            if kind not in ((Frame.SIGNAL,) if self.stream is not None else _REAPER):
                 reply.is_malformed = f"frame of kind {kind}"
         return True
 
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
         if memfd < 0:
-            self.reply.body, lengths = _header.unpack_result(memoryview(body))
+            self.reply.body, lengths, self.reply.lost = _header.unpack_result(memoryview(body))
             if lengths:
                 raise ValueError("buffers announced without a memfd")
             return
         view = _transfer.map_hostile(memfd, n_memfd, self.max_result)
         raw = view[:n_body]
-        self.reply.body, lengths = _header.unpack_result(raw)
+        self.reply.body, lengths, self.reply.lost = _header.unpack_result(raw)
         self.reply.buffers = _transfer.split(view, n_body, lengths)[1]
 
 

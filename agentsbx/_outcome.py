@@ -7,6 +7,7 @@ says about itself is never taken for one of our own messages (semantics 3.3).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -17,47 +18,16 @@ import msgspec
 
 from agentsbx import _explain, _explain_limits
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
+from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
 from agentsbx._job import Reply
-from agentsbx._wire import Cause, ExitRecord, Frame
+from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
-    AgentsbxError, ErrRecord, JobDied, LimitExceeded, MemoryLimitExceeded, RemoteError, ResultError,
+    AgentsbxError, ErrRecord, JobDied, LimitExceeded, MemoryLimitExceeded, ResultError,
     SandboxViolation, unavailable,
 )  # fmt: skip
 from agentsbx.policy import Policy
-from agentsbx.result import Exit, Limit, Usage, Violation
-
-_CAUSES = {
-    Cause.EXITED: "exited", Cause.SIGNALED: "signaled", Cause.CANCELLED: "cancelled",
-    Cause.TIMEOUT: "timeout", Cause.CPU_TIME: "cpu_time", Cause.MEMORY: "memory",
-    Cause.OUTPUT: "output", Cause.LOST: "lost",
-}  # fmt: skip
-_SOURCES = ("maxrss", "poll", "cgroup")
-
-
-def usage_of(record: ExitRecord) -> Usage:
-    """What the job used, as the supervisor counted."""
-    return Usage(
-        wall_s=record.wall_ns / 1e9,
-        cpu_user_s=record.utime_us / 1e6,
-        cpu_system_s=record.stime_us / 1e6,
-        peak_memory_bytes=record.peak_memory,
-        memory_source=_SOURCES[min(record.memory_source, 2)],  # type: ignore[arg-type]
-        peak_processes=record.peak_processes or None,
-    )
-
-
-def exit_of(record: ExitRecord, reply: Reply) -> Exit:
-    """How pid 1 ended; a signal that it caught itself counts as that signal."""
-    cause = _CAUSES[record.cause]
-    if reply.kind == Frame.SIGNAL and len(reply.body) >= 4 and record.cause <= Cause.CANCELLED:
-        return Exit(signal=int.from_bytes(reply.body[:4], "little"), cause="signaled")
-    if record.cause >= Cause.CANCELLED:
-        return Exit(cause=cause)  # type: ignore[arg-type]
-    if os.WIFSIGNALED(record.wait_status):
-        return Exit(signal=os.WTERMSIG(record.wait_status), cause="signaled")
-    return Exit(code=os.waitstatus_to_exitcode(record.wait_status), cause="exited")
-
+from agentsbx.result import Limit, Violation
 
 def _is_kill(nr: int) -> bool:
     """Pid 1 that sends itself SIGKILL asks the supervisor to do it: no denial."""
@@ -88,16 +58,13 @@ def error_of(
 ) -> tuple[BaseException, list[Violation]]:  # fmt: skip
     """What to raise for a call that gave no value, and what was denied on the way."""
     if reply.is_malformed:
-        over = "allowed" in reply.is_malformed
-        if over:
-            return _explain.explain_limit("buffers", limits)[0], []
         return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
     if reply.over:
         usage = usage_of(record) if record else None
         return _explain.explain_limit(reply.over, limits, usage)[0], []
     if reply.kind == Frame.ERROR:
         exc = decode_exception(reply.body, reply.buffers, classes=classes, limits=codec_limits)
-        return _explained(exc, policy, limits, cwd)
+        return _explained(exc, policy, limits, cwd, record)
     if reply.kind == Frame.FAILED and len(reply.body) == 12:
         return unavailable(ErrRecord.unpack(reply.body)), []
     if record is None:
@@ -109,8 +76,9 @@ def error_of(
 
 
 def _explained(
-    exc: BaseException, policy: Policy, limits: Mapping[str, Limit], cwd: str
-) -> tuple[BaseException, list[Violation]]:
+    exc: BaseException, policy: Policy, limits: Mapping[str, Limit], cwd: str,
+    record: ExitRecord | None,
+) -> tuple[BaseException, list[Violation]]:  # fmt: skip
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
     violation: Violation | None = None
     if isinstance(exc, AgentsbxError):
@@ -125,6 +93,8 @@ def _explained(
             type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
             context=context,
         )  # fmt: skip
+        if violation is None and exc.errno == errno.EAGAIN and record and record.n_pids_refused:
+            violation = _explain_limits.explain_thread(policy)
     elif isinstance(exc, KeyError) and exc.args:
         violation = _explain.explain_keyerror(exc.args[0], policy, lambda n: n in os.environ)
     elif isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
@@ -187,18 +157,3 @@ def mark_hit(
     if hit in table:
         table = table | {hit: msgspec.structs.replace(table[hit], hit=True)}
     return table
-
-
-def command_exit_code(status: int) -> tuple[int, Exit]:
-    """Exit code of a command as a shell tells it (128+n for a signal), and the `Exit`."""
-    if os.WIFSIGNALED(status):
-        sig = os.WTERMSIG(status)
-        return 128 + sig, Exit(signal=sig, cause="signaled")
-    code = os.waitstatus_to_exitcode(status)
-    return code, Exit(code=code, cause="exited")
-
-
-__all__ = [
-    "RemoteError", "command_exit_code", "denied_syscalls", "error_of", "exit_of", "mark_hit",
-    "signal", "usage_of", "value_of",
-]  # fmt: skip

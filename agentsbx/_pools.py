@@ -27,7 +27,7 @@ MAX_POOLS = 48  # of one supervisor; below SBX_MAX_POOLS of a zygote
 N_WAITING = 2
 _PROC_MASKS = (
     "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug", "/proc/kcore",
-    "/proc/kmsg", "/proc/scsi", "/proc/acpi", "/proc/cmdline", "/proc/slabinfo",
+    "/proc/kmsg", "/proc/interrupts", "/proc/scsi", "/proc/acpi", "/proc/cmdline", "/proc/slabinfo",
     "/proc/vmallocinfo", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup",
 )  # fmt: skip
 
@@ -136,9 +136,13 @@ class Pools:
                 self._system = system_tree()
             tree = dict(self._system)
             bootstrap: tuple[str, ...] = ()
+            shown = layout
+            if shown is None:  # commands: the interpreter is there too, where it is one
+                with contextlib.suppress(SandboxUnavailable):
+                    shown = _host.python_layout()
+            for path in shown.mounts if shown is not None else ():
+                tree[path] = _host.look_up(path)
             if layout is not None:
-                for path in layout.mounts:
-                    tree[path] = _host.look_up(path)
                 bootstrap = (
                     layout.executable, "-I", "-S", "-B", "-c", _zygote.BOOT, ",".join(want.names) or "-",
                     *layout.sys_path,

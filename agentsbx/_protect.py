@@ -11,9 +11,14 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from collections import deque
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from agentsbx import _compile, _host
+
+if TYPE_CHECKING:
+    from agentsbx.result import Violation
 
 FILES = frozenset(
     {".envrc", ".mcp.json", ".gitmodules", ".bashrc", ".bash_profile", ".profile", ".zshrc",
@@ -23,6 +28,7 @@ FILES = frozenset(
 DIRS = frozenset({".vscode", ".idea", ".claude", ".cursor", ".husky", ".devcontainer"})
 GIT = frozenset({"hooks", "config", "info", "config.worktree"})
 REFUSED = ".agentsbx-refused"
+MAX_ENTRIES = 20_000
 
 
 def fold(name: str) -> str:
@@ -44,22 +50,41 @@ def is_protected(name: str) -> bool:
     return folded in FILES or folded in DIRS or folded.endswith(".pth")
 
 
-def _protected_paths(root: str) -> Iterable[str]:
-    """Existing protected paths of one granted directory: `.git` first, then what lies in it."""
+def _protected_paths(root: str) -> list[str]:
+    """Protected paths below a granted directory: a `.git` before what lies in it.
+
+    Bounded: `MAX_ENTRIES` names in all, nearest to the top first. Links are not followed.
+    """
+    found: list[str] = []
+    folders = deque([root])
+    n = 0
+    while folders and n < MAX_ENTRIES:
+        folder = folders.popleft()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    n += 1
+                    if entry.name == REFUSED or entry.name.endswith(REFUSED):
+                        continue
+                    is_dir = entry.is_dir(follow_symlinks=False)
+                    if is_protected(entry.name):
+                        found.append(entry.path)
+                    elif fold(entry.name) == ".git":
+                        found.append(entry.path)
+                        if is_dir:
+                            found += _inside_git(entry.path)
+                    elif is_dir:
+                        folders.append(entry.path)
+        except OSError:
+            continue
+    return found
+
+
+def _inside_git(path: str) -> list[str]:
     try:
-        names = os.listdir(root)
+        return [os.path.join(path, name) for name in os.listdir(path) if fold(name) in GIT]
     except OSError:
-        return
-    for name in names:
-        path = os.path.join(root, name)
-        if is_protected(name):
-            yield path
-        elif fold(name) == ".git":
-            yield path
-            if os.path.isdir(path) and not os.path.islink(path):
-                for inner in os.listdir(path):
-                    if fold(inner) in GIT:
-                        yield os.path.join(path, inner)
+        return []
 
 
 def protected_mounts(grants: Iterable[_compile.Mount]) -> list[_compile.Mount]:
@@ -129,3 +154,23 @@ def _free_name(path: str) -> str:
         n += 1
         name = f"{path}{REFUSED}{n}"
     return name
+
+
+def planted_error(
+    paths: list[str], error: BaseException | None
+) -> tuple[BaseException, list[Violation]]:
+    """The violation of a job that touched protected names, chained to what it raised itself."""
+    from agentsbx._explain_words import violation
+    from agentsbx.errors import SandboxViolation
+
+    found = [
+        violation(
+            "write", path, "protected name",
+            f"the job created or replaced {path!r}, which would make the host run code; it was moved "
+            "aside", todo="nothing in a write grant may touch that name",
+        )
+        for path in paths
+    ]  # fmt: skip
+    new = SandboxViolation(violation=found[0])
+    new.__cause__ = error
+    return new, found

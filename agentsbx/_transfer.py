@@ -25,6 +25,10 @@ ARENA_CACHE_BYTES = 256 * 2**20
 ARENA_MIN = 1 * 2**20
 
 
+class TooBig(ValueError):
+    """More bytes than the policy allows for a result."""
+
+
 def align(n: int) -> int:
     """Round up to the buffer alignment.
 
@@ -90,16 +94,19 @@ def split(view: memoryview, n_body: int, lengths: Sequence[int]) -> tuple[memory
 
 def map_hostile(fd: int, size: int, limit: int) -> memoryview:
     """Host: a memfd that a job made. Mapped if sealed, else ValueError."""
-    st = os.fstat(fd)
-    if st.st_size != size or size > limit:
-        raise ValueError(f"result memfd of {st.st_size} bytes, {size} announced, {limit} allowed")
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
         raise ValueError("result descriptor is not a memfd") from None
     if seals & JOB_SEALS != JOB_SEALS:
         raise ValueError("result memfd is not sealed")
-    return map_private(fd, size)
+    st = os.fstat(fd)  # after the seals: before them a thread of the job could still shrink it
+    if st.st_size != size or size > limit:
+        raise TooBig(f"result memfd of {st.st_size} bytes, {size} announced, {limit} allowed")
+    try:
+        return map_private(fd, size)
+    except (OSError, OverflowError) as e:
+        raise ValueError(f"result memfd cannot be mapped: {e}") from None
 
 
 class Arena:

@@ -71,25 +71,25 @@ static int run_ops(struct sbx_setup *s, struct sbx_err *e)
 
 static int enter_namespaces(const struct sbx_plan *p, struct sbx_err *e)
 {
-    int flags = (p->flags & SBX_PLAN_MOUNT_NS ? CLONE_NEWNS : 0) | (p->flags & SBX_PLAN_IPC_NS ? CLONE_NEWIPC : 0);
+    int flags = CLONE_NEWCGROUP | (p->flags & SBX_PLAN_MOUNT_NS ? CLONE_NEWNS : 0) |
+                (p->flags & SBX_PLAN_IPC_NS ? CLONE_NEWIPC : 0);
 
-    /* First of all: without a session of its own kill(0) and setpriority(PRIO_PGRP) reach the zygote. */
-    if (setsid() < 0)
-        return sbx_fail(e, SBX_STAGE_SESSION, 0, errno);
-    if (flags && unshare(flags) < 0)
+    if (unshare(flags) < 0)
         return sbx_fail(e, SBX_STAGE_NAMESPACES, 0, errno);
     return 0;
 }
 
 static int set_up_job(struct sbx_job_start *j, struct sbx_setup *s, struct sbx_err *e)
 {
-    int r = enter_namespaces(j->plan, e);
-
-    for (unsigned i = 0; r == 0 && i < j->n_cgroup_fds; i++)
+    /* First of all: without a session of its own kill(0) and setpriority(PRIO_PGRP) reach the zygote. */
+    if (setsid() < 0)
+        return sbx_fail(e, SBX_STAGE_SESSION, 0, errno);
+    for (unsigned i = 0; i < j->n_cgroup_fds; i++)
         if (write(j->cgroup_fds[i], "0", 1) != 1)
-            r = sbx_fail(e, SBX_STAGE_CGROUP, i, errno);
-    if (r < 0)
-        return r;
+            return sbx_fail(e, SBX_STAGE_CGROUP, i, errno);
+    /* After the control group: the namespace's root is the group that the job is in now. */
+    if (enter_namespaces(j->plan, e) < 0)
+        return -1;
     s->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     s->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (s->root_fd < 0 || s->proc_fd < 0)

@@ -89,7 +89,7 @@ static void receive(struct command *c)
 }
 
 /* In the vfork child: shares memory with pid 1, so raw calls and no writes but to *err. */
-static void exec_command(const struct command *c, int *err)
+static void exec_command(const struct command *c, volatile int *err)
 {
     static char path[4096];
     const char *file = c->argv[0], *dirs = NULL;
@@ -142,7 +142,7 @@ void sbx_reaper_run(void)
     sbx_signals_reset(); /* pid 1 ignores them again; the command starts with defaults */
     pid = vfork();
     if (pid == 0)
-        exec_command(&c, (int *)&err);
+        exec_command(&c, &err);
     if (pid < 0)
         fail(SBX_STAGE_FORK, errno);
     for (int i = 0; i < 3; i++)

@@ -128,11 +128,11 @@ void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
             sbx_loop_close(s, &j->listener_fd);
         return;
     }
+    record(j, &in.n.data);
     if (is_suicide(&in.n.data)) {
         sbx_job_kill(j, SBX_CAUSE_SIGNALED);
         return;
     }
-    record(j, &in.n.data);
     out.r.id = in.n.id;
     out.r.error = -errno_for((uint32_t)in.n.data.nr);
     ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_SEND, &out);

@@ -1,0 +1,154 @@
+"""Commands: `agentsbx run -- cmd` and `agentsbx.run([...])`, from the host's side."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentsbx import _core, _engine, _exits, _transfer
+from agentsbx._explain_limits import explain_limit, limit_table
+from agentsbx._job import Cancel, Exchange, Output, Reply
+from agentsbx._preload import Wanted
+from agentsbx._protect import Watch, planted_error
+from agentsbx._supervisor import Box, Pool, SupervisorGone
+from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, ExitRecord, Frame
+from agentsbx.errors import SandboxUnavailable, Stage
+from agentsbx.policy import Policy
+from agentsbx.result import Exit, Limit, Result, Violation
+
+if TYPE_CHECKING:
+    from agentsbx._engine import Runtime
+
+__all__ = ["run_command"]
+
+
+def run_command(
+    argv: Sequence[str], *, policy: Policy, env: dict[str, str] | None = None,
+    cwd: str | None = None, stdin: bytes | int | None = None, stdout: int | None = None,
+    stderr: int | None = None, cancel: Cancel | None = None, n_waiting: int = 1,
+) -> Result:  # fmt: skip
+    """Run a command in a fresh sandbox. `stdin`: bytes to read, a descriptor, or nothing; `stdout`
+    and `stderr`: descriptors, or None to capture. `Result.value` is the exit code, 128+n for a signal,
+    127 where the program does not exist."""
+    rt = _engine.current()
+    try:
+        return _run_command(rt, argv, policy, env, cwd, (stdin, stdout, stderr), cancel, n_waiting)
+    except SupervisorGone as e:
+        _engine.restart(rt)
+        raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e
+
+
+def _run_command(
+    rt: Runtime, argv: Sequence[str], policy: Policy, env: dict[str, str] | None, cwd: str | None,
+    fds: tuple[bytes | int | None, int | None, int | None], cancel: Cancel | None, n_waiting: int,
+) -> Result:  # fmt: skip
+    grants = rt.pools.find_grants(policy)
+    where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
+    template = rt.pools.template(None, Wanted(((), ())))
+    pool = rt.pools.pool(None, policy, template, grants, where, n_waiting)
+    watch = Watch(grants) if policy.write else None
+    words = [*argv, *(f"{k}={v}" for k, v in _engine.job_env(policy, env).items())]
+    raw = b"".join(os.fsencode(w) + b"\0" for w in words)
+    opened: list[int] = []
+    out = Output(policy.limits.output, None)
+    err = Output(policy.limits.output, None)
+    reply = Reply(out, err)
+    box = _engine.take(rt, pool)
+    try:
+        mask, given = _command_fds(fds, opened)
+        head = EXEC.pack(len(argv), len(words) - len(argv), mask, 0)
+        _send_exec(box, head + raw, given)
+    finally:
+        for fd in opened:
+            os.close(fd)
+    exchange = Exchange(
+        rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
+    )
+    record = _engine.converse(rt, box, exchange, None, cancel, True)
+    return _command_result(argv, policy, pool, reply, record, watch)
+
+
+def _send_exec(box: Box, body: bytes, fds: tuple[int, ...]) -> None:
+    if len(body) <= FRAME_INLINE:
+        _core.send_frame(box.channel, Frame.EXEC, body, fds)
+        return
+    memfd, size = _transfer.write_memfd("argv", body, [], _transfer.HOST_SEALS)
+    try:
+        _core.send_frame(box.channel, Frame.EXEC, b"", (memfd, *fds), len(body), size)
+    finally:
+        os.close(memfd)
+
+
+def _command_fds(
+    fds: tuple[bytes | int | None, int | None, int | None], opened: list[int]
+) -> tuple[int, tuple[int, ...]]:
+    """(mask, descriptors): what replaces 0-2 of the command. Left out: /dev/null and the job's pipes."""
+    mask, given = 0, []
+    for i, fd in enumerate(fds):
+        if fd is None:
+            continue
+        if isinstance(fd, bytes):
+            data, fd = fd, _transfer.new_memfd("stdin")
+            opened.append(fd)
+            _transfer.pwrite_all(fd, memoryview(data), 0)
+        mask |= 1 << i
+        given.append(fd)
+    return mask, tuple(given)
+
+
+def _command_result(
+    argv: Sequence[str], policy: Policy, pool: Pool, reply: Reply, record: ExitRecord | None,
+    watch: Watch | None,
+) -> Result:  # fmt: skip
+    record = record or ExitRecord.lost(0)
+    usage = _exits.usage_of(record)
+    table = limit_table(policy.limits, pool.job.enforced, usage)
+    violations: list[Violation] = []
+    error: BaseException | None = None
+    value: int | None = None
+    how = _exits.exit_of(record, reply)
+    if reply.kind == Frame.EXITED and len(reply.body) >= EXITED.size and not reply.over:
+        value, how = _exits.command_exit_code(EXITED.unpack_from(reply.body)[0])
+    elif reply.kind == Frame.FAILED and int.from_bytes(reply.body[:2], "little") == Stage.EXEC:
+        code = int.from_bytes(reply.body[4:8], "little")
+        value = 127 if code == 2 else 126
+        how = Exit(code=value)
+        reply.err.add(f"agentsbx: {argv[0]}: {os.strerror(code)}\n".encode())
+    elif reply.over:
+        error = explain_limit(reply.over, table, usage)[0]
+    else:
+        error = None
+    if record.denied or (value is None and error is None):
+        error, violations = _in_words(policy, pool, reply, record, table, error, value is None)
+    if watch is not None and (planted := watch.planted()):
+        error, more = planted_error(planted, error)
+        violations = more + violations
+    if error is not None or record.n_pids_refused:
+        from agentsbx._outcome import mark_hit
+
+        table = mark_hit(table, error, record, violations)
+    return Result(
+        value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
+        usage=usage, limits=table, enforced=pool.job.enforced,
+        violations=violations, exit=how, policy_id=hashlib.sha256(pool.job.plan).hexdigest(),
+        call_id=_engine.next_call_id(),
+    )  # fmt: skip
+
+
+def _in_words(
+    policy: Policy, pool: Pool, reply: Reply, record: ExitRecord, table: dict[str, Limit],
+    error: BaseException | None, has_failed: bool,
+) -> tuple[BaseException | None, list[Violation]]:  # fmt: skip
+    """What was denied, and why there is no exit code; imported only when there is something to say."""
+    from agentsbx import _outcome
+    from agentsbx._codec import ClassTable, CodecLimits
+
+    violations = _outcome.denied_syscalls(record)
+    if has_failed and error is None:
+        error, more = _outcome.error_of(
+            reply, record, policy, ClassTable.build(), table, pool.job.cwd, CodecLimits()
+        )
+        violations = more + violations
+    return error, violations

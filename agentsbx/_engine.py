@@ -1,0 +1,162 @@
+"""The engine of one process: its supervisor, pools and arenas; started by the first use.
+
+One supervisor per process, outliving the thread that made it; a forked host gets one of its own
+(semantics 5.5). Commands (`_command`) and functions (`_runtime`) stand on it; it knows neither pickles
+nor the result codec, so that `agentsbx run` starts quickly. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import sys
+import threading
+
+from agentsbx import _host, _transfer
+from agentsbx._job import Cancel, Exchange
+from agentsbx._pools import Pools
+from agentsbx._supervisor import Box, Pool, Supervisor, SupervisorGone
+from agentsbx._wire import Cause, ExitRecord, Frame
+from agentsbx.policy import Policy
+
+__all__ = ["Runtime", "converse", "current", "job_env", "next_call_id", "probe", "restart",
+           "shutdown", "take"]  # fmt: skip
+
+READY_TIMEOUT_MS = 20_000
+LAST_BREATH_MS = 100
+SAFE_ENV = ("LANG", "LANGUAGE", "TZ", "TERM", "COLUMNS", "LINES", "NO_COLOR", "LC_ALL", "LC_CTYPE",
+            "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME")  # fmt: skip
+_call_prefix = os.urandom(6).hex()
+_call_numbers = itertools.count(1)
+
+
+def next_call_id() -> str:
+    """An id that no other call of this machine has."""
+    return f"{_call_prefix}-{next(_call_numbers):x}"
+
+
+class Runtime:
+    """Supervisor, pools and arenas of this process."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.sup = Supervisor()
+        hello = self.sup.hello
+        self.caps = _host.Caps(
+            bool(hello.is_root), hello.uid_base, hello.n_uids, hello.cgroup_version,
+            hello.cgroup_have, hello.landlock_abi, os.uname().release,
+        )  # fmt: skip
+        self.pools = Pools(self.sup, self.caps)
+        self.arenas = _transfer.ArenaCache()
+
+    def close(self) -> None:
+        """End the supervisor and all that it runs."""
+        self.pools.close()
+        self.sup.close()
+        self.arenas.clear()
+
+
+_lock = threading.RLock()
+_current: Runtime | None = None
+
+
+def current() -> Runtime:
+    global _current, _lock
+    rt = _current
+    if rt is not None and rt.owner == os.getpid():
+        return rt
+    if rt is not None:  # a fork of the host: locks may be held by threads that are not here
+        _lock = threading.RLock()
+        with contextlib.suppress(OSError):
+            rt.close()
+        _current = None
+    with _lock:
+        if _current is None:
+            _current = Runtime()
+            atexit.register(shutdown)
+        return _current
+
+
+def shutdown() -> None:
+    """Kill every running and waiting sandbox of this process and end its supervisor."""
+    global _current
+    with _lock:
+        rt, _current = _current, None
+    if rt is not None and rt.owner == os.getpid():
+        rt.close()
+    atexit.unregister(shutdown)
+
+
+def restart(rt: Runtime) -> None:
+    """The supervisor is gone: the next use starts another."""
+    global _current
+    with _lock:
+        if _current is rt:
+            _current = None
+    with contextlib.suppress(OSError, SupervisorGone):
+        rt.close()
+
+
+def probe() -> _host.Caps:
+    """What the supervisor found by trying."""
+    return current().caps
+
+
+def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, str]:
+    env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
+    path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
+    env["PATH"] = ":".join([*path, "/usr/local/bin", "/usr/bin", "/bin"])
+    env |= {"HOME": "/sandbox/home", "TMPDIR": "/tmp", "USER": "sandbox", "LOGNAME": "sandbox"}  # noqa: S108
+    env |= {k: v for k in policy.env_names if (v := os.environ.get(k)) is not None}
+    return env | policy.env_values | (extra or {})
+
+
+def take(rt: Runtime, pool: Pool) -> Box:
+    """A waiting sandbox that holds the pool's present snapshot."""
+    while True:
+        box = rt.sup.take(pool, READY_TIMEOUT_MS)
+        if box.version == pool.version:
+            return box
+        rt.sup.kill(box.job_id, Cause.CANCELLED)
+        box.close()
+
+
+def converse(
+    rt: Runtime, box: Box, exchange: Exchange, arena: _transfer.Arena | None,
+    cancel: Cancel | None, detail: bool,
+) -> ExitRecord | None:  # fmt: skip
+    """Serve the call to its end; the job is dead or dying when this returns."""
+    job_id = box.job_id
+    reply = exchange.reply
+    try:
+        if cancel is not None:
+            cancel.arm(lambda: rt.sup.kill(job_id, Cause.CANCELLED))
+        exchange.run()
+    except SupervisorGone:  # user code may have run: never again by itself
+        return ExitRecord.lost(job_id)
+    finally:
+        if cancel is not None:
+            cancel.arm(None)
+        with contextlib.suppress(SupervisorGone):
+            if detail or reply.kind not in (Frame.RESULT, Frame.ERROR):
+                # It ends by itself, and how is worth knowing; what is left after that is killed.
+                record = rt.sup.wait(job_id, LAST_BREATH_MS)
+                if record.cause != Cause.LOST:
+                    job_id = 0
+            if job_id:
+                rt.sup.kill(job_id, Cause.CANCELLED)
+        if arena is not None:
+            rt.arenas.put(arena, lambda: _is_alive(rt, box.job_id))
+        box.close()
+    if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over and not detail:
+        return None
+    return rt.sup.wait(box.job_id)
+
+
+def _is_alive(rt: Runtime, job_id: int) -> bool:
+    try:
+        return rt.sup.wait(job_id, 2000).is_alive
+    except SupervisorGone:
+        return False
