@@ -452,11 +452,10 @@ def test_many_calls_leave_nothing_behind(pool_of: Callable[..., Pool]) -> None:
         for _ in range(n):
             assert pool.run("/bin/true").end()[0].cause == "exited"
 
-    calls(20)
-    before = counts()
-    calls(100)
-    after = counts()
-    assert all(b <= a + 4 for a, b in zip(before, after, strict=True)), (before, after)
+    calls(300)
+    fds, slots, processes = counts()
+    # A few slots (of four directories, eight descriptors each) stay for reuse.
+    assert (fds < 100, slots <= 32, processes) == (True, True, 4), (fds, slots, processes)
 
 
 def test_unknown_and_short_messages_do_not_end_the_supervisor(started: Launcher) -> None:
