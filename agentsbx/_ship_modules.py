@@ -32,6 +32,8 @@ __all__ = [
     "loaded_project_modules",
     "module_of_globals",
     "references",
+    "stand_in_meta",
+    "submodules_named",
 ]
 
 # Attribute chains that hang on a global name: `a.b.c` and `a.d` give {"b": {"c": {}}, "d": {}}.
@@ -185,7 +187,17 @@ _ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
 
 _LOAD_DEREF = _OP["LOAD_DEREF"]
 
-_references: dict[int, tuple[types.CodeType, dict[str, Chain], dict[str, Chain]]] = {}
+
+class _Names(NamedTuple):
+    """What code refers to: globals and closure variables with chains; all names of attributes."""
+
+    read: dict[str, Chain]
+    free: dict[str, Chain]
+    attributes: set[str]
+
+
+# By identity: code objects compare by content. An entry goes when its code goes.
+_names: dict[int, tuple[weakref.ref[types.CodeType], _Names]] = {}
 
 
 def references(code: types.CodeType) -> dict[str, Chain]:
@@ -194,28 +206,54 @@ def references(code: types.CodeType) -> dict[str, Chain]:
     >>> references((lambda: os.path.join(x.y, "a")).__code__)
     {'os': {'path': {'join': {}}}, 'x': {'y': {}}}
     """
-    return _references_of(code)[1]
+    return _names_of(code).read
 
 
 def closure_references(code: types.CodeType) -> dict[str, Chain]:
     """Return the closure variables that code reads, with the attributes read off them."""
-    return _references_of(code)[2]
+    return _names_of(code).free
 
 
-def _references_of(
-    code: types.CodeType,
-) -> tuple[types.CodeType, dict[str, Chain], dict[str, Chain]]:
-    cached = _references.get(id(code))
-    if cached is None or cached[0] is not code:
-        cached = (code, {}, {})
-        _collect(code, cached[1], cached[2])
-        if len(_references) >= 4096:
-            _references.clear()
-        _references[id(code)] = cached
-    return cached
+def submodules_named(module: types.ModuleType, code: types.CodeType) -> list[str]:
+    """Return the loaded submodules of a library that the attribute names in code may mean.
+
+    `import xml.etree.ElementTree` binds `xml` only; the job must import what hangs below it. This
+    sees more than the chains do: an intermediate variable breaks a chain.
+    """
+    found = []
+    names = _names_of(code).attributes
+    waiting = [module]
+    for parent in waiting:
+        for name in names & vars(parent).keys():
+            child = vars(parent)[name]
+            if (
+                isinstance(child, types.ModuleType)
+                and child.__name__ == f"{parent.__name__}.{name}"
+                and is_library_module(child)
+            ):
+                found.append(child.__name__)
+                waiting.append(child)
+    return sorted(found)
 
 
-def _collect(code: types.CodeType, found: dict[str, Chain], free: dict[str, Chain]) -> None:
+def _names_of(code: types.CodeType) -> _Names:
+    key = id(code)
+    cached = _names.get(key)
+    if cached is not None and cached[0]() is code:
+        return cached[1]
+    names = _Names({}, {}, set())
+    _collect(code, names)
+
+    def forget(ref: weakref.ref[types.CodeType]) -> None:
+        entry = _names.get(key)
+        if entry is not None and entry[0] is ref:
+            del _names[key]
+
+    _names[key] = (weakref.ref(code, forget), names)
+    return names
+
+
+def _collect(code: types.CodeType, into: _Names) -> None:
     raw = code.co_code
     names = code.co_names
     local: set[str] = set()
@@ -231,20 +269,21 @@ def _collect(code: types.CodeType, found: dict[str, Chain], free: dict[str, Chai
         high = 0
         if op in _READ:
             name = names[arg >> 1 if op == _LOAD_GLOBAL else arg]
-            chain = None if name in local else found.setdefault(name, {})
+            chain = None if name in local else into.read.setdefault(name, {})
         elif op == _LOAD_DEREF:
             name = code._varname_from_oparg(arg)  # type: ignore[attr-defined]
-            chain = free.setdefault(name, {}) if name in code.co_freevars else None
-        elif chain is not None and op in (_LOAD_ATTR, _LOAD_METHOD):
-            shift = _ATTR_SHIFT if op == _LOAD_ATTR else 0
-            chain = chain.setdefault(names[arg >> shift], {})
+            chain = into.free.setdefault(name, {}) if name in code.co_freevars else None
+        elif op in (_LOAD_ATTR, _LOAD_METHOD):
+            name = names[arg >> (_ATTR_SHIFT if op == _LOAD_ATTR else 0)]
+            into.attributes.add(name)
+            chain = None if chain is None else chain.setdefault(name, {})
         else:
             chain = None
             if op == _STORE_NAME:
                 local.add(names[arg])
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            _collect(constant, found, free)
+            _collect(constant, into)
 
 
 # -- modules that the host has not loaded ---------------------------------------------------------

@@ -27,6 +27,7 @@ from agentsbx._ship_modules import (
     module_of_globals,
     references,
     stand_in_meta,
+    submodules_named,
 )
 from agentsbx._ship_pickle import HEAP_TYPE, MISSING, CannotShip, Namespace, ShipPickler
 
@@ -66,8 +67,9 @@ def _function(pickler: ShipPickler, fn: types.FunctionType) -> Reduced:
     if owner is None or not is_library_module(owner):
         found = _globals_of(pickler, fn, names)
         for name, chain in names.items():
-            if chain and isinstance(found.get(name), types.ModuleType):
-                _follow(pickler, found[name], chain, modules, imports)
+            value = found.get(name)
+            if isinstance(value, types.ModuleType):
+                _follow(pickler, code, value, chain, modules, imports)
     recorder = pickler.recorder
     if recorder is not None:
         recorder.function(fn)
@@ -82,8 +84,8 @@ def _function(pickler: ShipPickler, fn: types.FunctionType) -> Reduced:
         contents = tuple(_content(cell) for cell in closure)
         chains = closure_references(code)
         for name, content in zip(code.co_freevars, contents, strict=True):
-            if content and chains.get(name) and isinstance(content[0], types.ModuleType):
-                _follow(pickler, content[0], chains[name], modules, imports)
+            if content and isinstance(content[0], types.ModuleType):
+                _follow(pickler, code, content[0], chains.get(name, {}), modules, imports)
     attributes = {k: v for k, v in fn.__dict__.items() if k != "__agentsbx_site__"}
     if attributes and recorder is not None:
         recorder.dictionary(fn.__dict__)
@@ -172,23 +174,22 @@ def _check_cells(pickler: ShipPickler, fn: types.FunctionType) -> None:
 
 def _follow(
     pickler: ShipPickler,
+    code: types.CodeType,
     module: types.ModuleType,
     chain: Chain,
     modules: list[tuple[Any, dict[str, Any]]],
     imports: list[str],
 ) -> None:
-    """Collect what code reads off a module: attributes of project modules, imports of libraries."""
+    """Collect what code reads off a module: attributes of a project's, submodules of a library."""
+    if is_library_module(module):
+        imports += submodules_named(module, code)
+        return
     own = vars(module)
     found = {name: own[name] for name in chain if name in own}
-    library = is_library_module(module)
     for name, value in found.items():
-        if not isinstance(value, types.ModuleType):
-            continue
-        if library and is_library_module(value):
-            imports.append(value.__name__)
-        if chain[name]:
-            _follow(pickler, value, chain[name], modules, imports)
-    if not library and found:
+        if isinstance(value, types.ModuleType):
+            _follow(pickler, code, value, chain[name], modules, imports)
+    if found:
         modules.append((module, found))
         if pickler.recorder is not None:
             pickler.recorder.attributes(module, found)

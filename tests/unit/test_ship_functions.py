@@ -19,6 +19,7 @@ import sys
 import threading
 import types
 import typing
+import xml.etree.ElementTree
 
 import pytest
 
@@ -393,6 +394,18 @@ def test_library_singletons_stay_the_jobs_own(monkeypatch):
     assert call(body) == (True, True)
 
 
+def test_submodules_of_libraries_are_imported():
+    def body():
+        return xml.etree.ElementTree.fromstring("<a/>").tag
+
+    def through_a_variable():
+        package = xml.etree
+        return package.ElementTree.fromstring("<b/>").tag
+
+    assert call(body) == "a"
+    assert call(through_a_variable) == "b"
+
+
 def test_standard_streams_are_the_jobs_own():
     stream = sys.stderr
 
@@ -566,6 +579,28 @@ def test_snapshot_lists_captures_and_exceptions():
     assert rows["json"].type == "module"
     assert snapshot.exceptions == (AppError,)
     assert take_snapshot(f).digest == snapshot.digest
+
+
+def test_calls_leak_nothing_on_the_host():
+    import gc
+
+    snapshot = take_snapshot(uses_globals)
+
+    def one():
+        space = {}
+        exec("def q(): return 1", space)
+        snapshot.begin_call((space["q"],), {})
+        assert snapshot.is_current()
+
+    def objects():
+        gc.collect()
+        return len(gc.get_objects())
+
+    one()
+    before = objects()
+    for _ in range(300):
+        one()
+    assert objects() - before < 100
 
 
 def test_locks_inside_functions_are_fine():
