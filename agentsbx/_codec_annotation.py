@@ -65,7 +65,7 @@ def _walk_hint(hint: Any, found: dict[tuple[str, str], type], seen: set[int]) ->
             todo.append(hint.__supertype__)
         elif isinstance(hint, typing.TypeVar):
             todo += [hint.__bound__, *hint.__constraints__]
-        elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        elif _is_class(hint):
             if hint.__module__ == "builtins" or hint is object:
                 continue
             found.setdefault((hint.__module__, hint.__qualname__), hint)

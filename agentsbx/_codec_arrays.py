@@ -87,7 +87,7 @@ def _encode_scalar(encoder: Encoder, value: Any) -> Ref:
 
 
 def _encode_arrow(encoder: Encoder, value: Any) -> Ref:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, value.schema) as writer:

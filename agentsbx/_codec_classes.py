@@ -347,7 +347,8 @@ def _payload(builder: Builder, cell: Any, base: type) -> Any:
     payload = builder.cell(cell)
     if type(payload) is not base:
         raise Bad(f"a subclass of {base.__name__} is not made of one")
-    builder.charge(len(payload) if hasattr(payload, "__len__") else sys.getsizeof(payload))
+    weight = 8 if base in (dict, set, frozenset) else 1
+    builder.charge(weight * len(payload) if hasattr(payload, "__len__") else sys.getsizeof(payload))
     return payload
 
 

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 
 from agentsbx._codec_wire import Bad, Ref, Refused, Tag
 
@@ -148,7 +148,7 @@ def _encode_scalar(encoder: Encoder, value: Any) -> Ref:
 # ---- host side
 
 
-def _made(builder: Builder, cell: Any, kinds: tuple[type, ...]) -> Any:
+def _made(builder: Builder, cell: Any, kinds: Any) -> Any:
     made: Any = builder.cell(cell)
     if not isinstance(made, kinds):
         raise Bad("a part of a table is of the wrong kind")

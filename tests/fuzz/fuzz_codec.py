@@ -49,6 +49,7 @@ def samples() -> list[tuple[bytes, list[memoryview]]]:
         Mode.A | Mode.B,
         make(Slotted, a=1),
     ]
+    values += [[{"a": n, "b": [n]} for n in range(20)], [(n, "x") for n in range(20)]]
     values += [values[:60], {"x": values[:20]}, ValueError(1), [Flaky(1, retry=True)]]
     try:
         import numpy as np

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from _codec_samples import Names, Table
 from agentsbx._codec import ClassTable, decode, encode
 from agentsbx._codec_wire import Ref, Tag
 from agentsbx.errors import ResultError
@@ -21,12 +22,12 @@ def table(rows: list[list[Any]], blobs: Any = ()) -> bytes:
     return b"\x01" + pack([rows, list(blobs)])
 
 
-def refuse(body: bytes, buffers: Any = ()) -> None:
+def refuse(body: bytes, buffers: Any = (), *, classes: ClassTable = NOTHING) -> None:
     tracemalloc.start()
     started = time.monotonic()
     try:
         with pytest.raises(ResultError):
-            decode(body, list(buffers), classes=NOTHING)
+            decode(body, list(buffers), classes=classes)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -105,6 +106,24 @@ def test_blob_cannot_be_copied_twice() -> None:
     buffers = [memoryview(bytearray(1 << 20))]
     copies = [[Tag.BYTES, -1] for _ in range(1000)]
     refuse(table([[Tag.LIST, *(Ref(n + 1) for n in range(1000))], *copies]), buffers)
+
+
+def test_shared_parts_cannot_be_copied_many_times() -> None:
+    many = [Ref(n + 2) for n in range(5000)]
+    for kind, payload, blob in (
+        ("Names", [Tag.INTS, 0], bytes(8 << 20)),
+        ("Table", [Tag.DICT, *range(200_000)], b""),
+    ):
+        rows = [[Tag.SUBCLASS, Ref(5002), {"Names": "list", "Table": "dict"}[kind], Ref(1)]] * 5000
+        body = table(
+            [[Tag.LIST, *many], payload, *rows, [Tag.CLASS, Names.__module__, kind]], [blob]
+        )
+        refuse(body, classes=ClassTable.build(annotation=Names | Table))
+    paths = [[Tag.PATH, "PurePosixPath", Ref(1)]] * 5000
+    refuse(table([[Tag.LIST, *many], [Tag.STR, 0], *paths], [b"a/" * 500_000]))
+    fractions = [[Tag.FRACTION, Ref(1), Ref(1)]] * 100_000
+    many = [Ref(n + 2) for n in range(100_000)]
+    refuse(table([[Tag.LIST, *many], [Tag.INT, 0], *fractions], [b"\x55" * 4096]))
 
 
 def test_keys_cannot_make_hashing_exponential() -> None:
