@@ -30,5 +30,5 @@ def find() -> None:
 
 def restore(n: int) -> None:
     """Job: use `n` threads from now on."""
-    for setter in _setters:
+    for setter in _setters if n > 0 else ():
         setter(n)

@@ -66,7 +66,7 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(rt, box, exchange, None, cancel, True)
+    record = _engine.converse(rt, box, exchange, b"", None, cancel, True)
     return _command_result(argv, policy, pool, reply, record, watch)
 
 

@@ -124,16 +124,18 @@ def take(rt: Runtime, pool: Pool) -> Box:
 
 
 def converse(
-    rt: Runtime, box: Box, exchange: Exchange, arena: _transfer.Arena | None,
+    rt: Runtime, box: Box, exchange: Exchange, body: bytes, arena: _transfer.Arena | None,
     cancel: Cancel | None, detail: bool,
 ) -> ExitRecord | None:  # fmt: skip
-    """Serve the call to its end; the job is dead or dying when this returns."""
+    """Send `body` (unless it was sent already) and serve the call to its end; the job is dead or dying
+    when this returns."""
     job_id = box.job_id
     reply = exchange.reply
     try:
         if cancel is not None:
             cancel.arm(lambda: rt.sup.kill(job_id, Cause.CANCELLED))
-        exchange.run()
+        if not body or not exchange.begin(body):
+            exchange.run()
     except SupervisorGone:  # user code may have run: never again by itself
         return ExitRecord.lost(job_id)
     finally:

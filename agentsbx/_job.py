@@ -24,6 +24,7 @@ LATE_S = 2.0  # how long after a deadline the host still waits for the superviso
 
 
 _REAPER = (Frame.FAILED, Frame.SIGNAL, Frame.EXITED)
+_NOT_SENT = 6  # event of _core.exchange
 _ANSWERS = (Frame.RESULT, Frame.ERROR)
 
 
@@ -134,6 +135,23 @@ class Exchange:
         self.is_started = False
         self.start_ns = time.monotonic_ns()
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
+
+    def begin(self, body: bytes) -> bool:
+        """Send an inline CALL and wait a moment; True if that was the whole call. OSError(EPIPE) if
+        the waiting sandbox had died."""
+        box, reply = self.box, self.reply
+        event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(
+            box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS
+        )
+        if event == _NOT_SENT:
+            raise BrokenPipeError(errno.EPIPE, "the waiting sandbox is gone")
+        if said:
+            self._output("out", said)
+        if cried:
+            self._output("err", cried)
+        if event == Event.CLOSED:
+            return True
+        return event == Event.FRAME and self._frame(kind, data, memfd, n_body, n_memfd)
 
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""

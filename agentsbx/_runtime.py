@@ -26,7 +26,7 @@ from agentsbx._pools import N_WAITING, is_same
 from agentsbx._preload import Wanted, wanted
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import Pool, SupervisorGone
-from agentsbx._wire import ExitRecord, Frame
+from agentsbx._wire import FRAME_INLINE, ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
 from agentsbx.policy import Policy
 from agentsbx.result import Exit, Result, Usage
@@ -245,8 +245,17 @@ def _invoke(
         body = _header.encode(
             _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0)
         )
+        exchange = Exchange(
+            rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
+            max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
+        )  # fmt: skip
         try:
-            arena = send_body(box, Frame.CALL, body, views, rt.arenas)
+            if views or len(body) > FRAME_INLINE:
+                arena = send_body(box, Frame.CALL, body, views, rt.arenas)
+                body = b""
+            else:
+                arena = None
+            record = _engine.converse(rt, box, exchange, body, arena, cancel, detail)
             break
         except OSError as e:
             box.close()
@@ -254,11 +263,6 @@ def _invoke(
                 raise
     else:
         raise SandboxUnavailable("waiting sandboxes die before they are used", missing=["job"])
-    exchange = Exchange(
-        rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
-        max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
-    )  # fmt: skip
-    record = _engine.converse(rt, box, exchange, arena, cancel, detail)
     return _result(rt, site, p, pool, reply, record, args, kwargs, watch, detail)
 
 

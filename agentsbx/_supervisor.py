@@ -33,14 +33,6 @@ class SupervisorGone(AgentsbxError):
     """The supervisor ended (killed, or its machine is out of memory)."""
 
 
-def socketpair() -> tuple[int, int]:
-    """A close-on-exec SOCK_SEQPACKET pair, as plain descriptors."""
-    import _socket
-
-    a, b = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
-    return a.detach(), b.detach()
-
-
 def sealed_memfd(name: str, data: bytes) -> int:
     """A memfd that nobody can change any more."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -90,11 +82,9 @@ class Box:
 
     def close(self) -> None:
         """Close what is still open."""
-        for name in ("channel", "out", "err"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                os.close(fd)
+        fds = self.channel, self.out, self.err
+        self.channel = self.out = self.err = -1
+        _core.close_all(*fds)
 
 
 class Supervisor:
@@ -120,9 +110,9 @@ class Supervisor:
         host = -1
         ends: list[int] = []
         try:
-            self.control, control_end = socketpair()
+            self.control, control_end = _core.socketpair()
             ends.append(control_end)
-            self.broker, broker_end = socketpair()
+            self.broker, broker_end = _core.socketpair()
             ends.append(broker_end)
             host = os.pidfd_open(os.getpid())
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH) for fd in (*ends, host)]
@@ -177,7 +167,7 @@ class Supervisor:
             raise SupervisorGone("the supervisor is gone", errno=e.errno) from None
 
     def _ask(self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1) -> bytes:
-        mine, theirs = socketpair()
+        mine, theirs = _core.socketpair()
         try:
             try:
                 self._send(message, (*fds, theirs))
@@ -249,7 +239,7 @@ class Supervisor:
         """Make a pool of `n_waiting` waiting sandboxes."""
         pool_id = next(self._ids)
         to_uid = self.hello.uid_base + uid_index if self.hello.is_root else NO_ID
-        mine, theirs = socketpair()
+        mine, theirs = _core.socketpair()
         fds: list[int] = [theirs]
         try:
             plan = sealed_memfd("plan", job.plan)

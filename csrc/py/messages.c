@@ -223,7 +223,119 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     return result;
 }
 
+PyDoc_STRVAR(socketpair_doc, "socketpair() -> tuple[int, int]\n\n"
+                             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors.");
+
+static PyObject *py_socketpair(PyObject *self, PyObject *args)
+{
+    int fds[2];
+
+    (void)self;
+    (void)args;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+        return sbx_py_errno(-errno);
+    return tuple_of_fds(fds, 2);
+}
+
+/* Read what is in a pipe now, without waiting, as bytes; NULL with an exception on failure. */
+static PyObject *drain(int fd, char *buf)
+{
+    PyObject *all = PyBytes_FromStringAndSize("", 0);
+    struct pollfd p = {fd, POLLIN, 0};
+
+    for (int i = 0; all && i < 64 && poll(&p, 1, 0) > 0 && (p.revents & POLLIN); i++) {
+        ssize_t n = read(fd, buf, READ_SIZE);
+        if (n <= 0)
+            break;
+        PyObject *part = PyBytes_FromStringAndSize(buf, n);
+        PyObject *sum = part ? PySequence_Concat(all, part) : NULL;
+        Py_XDECREF(part);
+        Py_DECREF(all);
+        all = sum;
+    }
+    return all;
+}
+
+PyDoc_STRVAR(exchange_doc,
+             "exchange(channel, out, err, kind: int, body: bytes, timeout_ms)\n"
+             "-> tuple[event, kind, body, memfd, n_body, n_memfd, stdout: bytes, stderr: bytes]\n\n"
+             "The usual call in one step: send a frame, wait a moment for the answer, take what was\n"
+             "printed before it. event: 1 the answer, 0 nothing yet or output first (go on with\n"
+             "wait_frame), 4 channel closed, 6 the frame could not be sent (the job had died).");
+
+static PyObject *py_exchange(PyObject *self, PyObject *args)
+{
+    int chan, out, err, kind, timeout, fd = -1, sent, ready = 0;
+    unsigned n_fds = 0;
+    ssize_t n = 0;
+    Py_buffer body;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiiiy*i", &chan, &out, &err, &kind, &body, &timeout))
+        return NULL;
+    char *buf = body.len <= SBX_FRAME_INLINE ? PyMem_Malloc(READ_SIZE) : NULL;
+    if (!buf) {
+        PyBuffer_Release(&body);
+        return PyErr_Format(PyExc_ValueError, "frame body too long to go inline");
+    }
+    struct sbx_frame head = {(uint32_t)kind, (uint32_t)body.len, 0, 0};
+    Py_BEGIN_ALLOW_THREADS
+    sent = sbx_send(chan, &head, sizeof head, body.buf, (size_t)body.len, NULL, 0, 0);
+    if (sent == 0) {
+        struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
+        ready = poll(p, 3, timeout) > 0 && p[0].revents;
+        if (ready)
+            n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
+    }
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&body);
+    PyObject *result = NULL, *said = NULL, *cried = NULL, *frame = NULL;
+    if (PyErr_CheckSignals() < 0) /* Ctrl-C: the caller kills the job */
+        ;
+    else if (sent < 0)
+        frame = bytes_event(6, "", 0);
+    else if (!ready)
+        frame = bytes_event(0, "", 0);
+    else if (n == 0 || n == -ECONNRESET)
+        frame = bytes_event(4, "", 0);
+    else
+        frame = n < 0 ? bytes_event(1, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
+    if (frame) {
+        said = ready ? drain(out, buf) : PyBytes_FromStringAndSize("", 0);
+        cried = said ? (ready ? drain(err, buf) : PyBytes_FromStringAndSize("", 0)) : NULL;
+    }
+    if (cried) {
+        PyObject *rest = PyTuple_Pack(2, said, cried);
+        result = rest ? PySequence_Concat(frame, rest) : NULL;
+        Py_XDECREF(rest);
+    } else {
+        sbx_close(&fd);
+    }
+    Py_XDECREF(frame);
+    Py_XDECREF(said);
+    Py_XDECREF(cried);
+    PyMem_Free(buf);
+    return result;
+}
+
+PyDoc_STRVAR(close_doc, "close_all(*fds: int) -> None\n\nClose those that are not -1.");
+
+static PyObject *py_close_all(PyObject *self, PyObject *args)
+{
+    int fds[MAX_FDS], n = fds_of(args, fds);
+
+    (void)self;
+    if (n < 0)
+        return NULL;
+    for (int i = 0; i < n; i++)
+        sbx_close(&fds[i]);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef sbx_py_messages[] = {
+    {"socketpair", py_socketpair, METH_NOARGS, socketpair_doc},
+    {"exchange", py_exchange, METH_VARARGS, exchange_doc},
+    {"close_all", py_close_all, METH_VARARGS, close_doc},
     {"send", py_send, METH_VARARGS, send_doc},
     {"recv", py_recv, METH_VARARGS, recv_doc},
     {"send_frame", py_send_frame, METH_VARARGS, send_frame_doc},
