@@ -11,40 +11,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from agentsbx import _nested
+from agentsbx._load import load
 from agentsbx._signature import WrongArguments, bind_call
-from agentsbx.errors import AgentsbxError, SandboxUnavailable
+from agentsbx.errors import AgentsbxError
 
 if TYPE_CHECKING:
     from agentsbx.result import Result
 
-__all__ = ["Outcome", "inside", "invoke", "invoke_async", "run", "run_async", "runtime"]
+__all__ = ["Outcome", "inside", "invoke", "invoke_async", "run", "run_async"]
 
 
 Outcome = tuple[Any, BaseException | None]  # a Result or None, and what to raise or None
-
-
-def runtime() -> Any:
-    """Return `agentsbx._runtime`; `SandboxUnavailable` where the package has no compiled part."""
-    running = sys.modules.get("agentsbx._runtime")
-    if running is not None:
-        return running
-    if sys.platform != "linux":
-        raise SandboxUnavailable(
-            f"sandboxes need Linux (kernel 5.14 or later), this is {sys.platform}; nothing was run",
-            missing=["Linux"],
-            hint="run it on Linux: a virtual machine, a container host or WSL 2",
-        )
-    try:
-        from agentsbx import _core as _core  # the compiled part: say so before anything else fails
-    except ImportError as error:
-        raise SandboxUnavailable(
-            f"agentsbx was installed without its compiled part, which needs Linux: {error}",
-            missing=["the extension agentsbx._core"],
-            hint="reinstall it on Linux with a C compiler and libseccomp's headers",
-        ) from None
-    from agentsbx import _runtime
-
-    return _runtime
 
 
 def invoke(
@@ -59,7 +36,7 @@ def invoke(
     try:
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
-        running = runtime()
+        running = load("_runtime")
         cancel = running.Cancel()
         result = running.invoke(site, args, kwargs, cancel=cancel, detail=detail)
     except (AgentsbxError, WrongArguments) as error:
@@ -81,7 +58,7 @@ async def invoke_async(
     try:
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
-        running = runtime()
+        running = load("_runtime")
         cancel = running.Cancel()
         result = await in_thread(
             lambda: running.invoke(site, args, kwargs, cancel=cancel, detail=detail), cancel

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 from agentsbx import _calls
+from agentsbx._load import load
 from agentsbx._signature import bind_verb, evaluated_signature
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class _Site:
             return made[1]
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
-        site: CallSite = _calls.runtime().CallSite(
+        site: CallSite = load("_runtime").CallSite(
             fn, self.policy, is_async=self.is_async, **options
         )
         returned = evaluated_signature(fn)[1].get("return")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
-    from agentsbx._runtime import HostCaps
+    from agentsbx._host import Caps
     from agentsbx._types import Keywords
     from agentsbx.policy import Policy
     from agentsbx.result import Result
@@ -42,8 +42,8 @@ def run(
     >>> run(["echo", "hello"]).text  # doctest: +SKIP
     'hello\n'
     """
-    from agentsbx._calls import runtime
     from agentsbx._decorator import resolve
+    from agentsbx._load import load
 
     if isinstance(argv, (str, bytes, os.PathLike)):
         raise TypeError(f'run() takes a list of words, for example ["sh", "-c", {argv!r}]')
@@ -52,10 +52,9 @@ def run(
         raise ValueError("run() needs at least the name of a program")
     rules, _ = resolve(policy, dict(keywords))
     data = input.encode() if isinstance(input, str) else input
-    running = runtime()
-    cancel = running.Cancel()
+    cancel = load("_job").Cancel()
     try:
-        result: Result = running.run_command(
+        result: Result = load("_command").run_command(
             words,
             policy=rules,
             env=dict(extra_env) if extra_env else None,
@@ -86,14 +85,14 @@ def warm(*functions: Callable[..., Any], n: int = 1) -> None:
     Without it the first call of a policy pays for that (some hundred milliseconds). Without
     `functions`: what the default policy needs.
     """
-    from agentsbx._calls import runtime
     from agentsbx._decorator import is_wrapper, sandbox
+    from agentsbx._load import load
 
     for fn in functions or (sandbox(_nothing),):
         wrapper: Any = getattr(fn, "__func__", fn)
         if not is_wrapper(wrapper):
             raise TypeError(f"warm() takes sandboxed functions, not {fn!r}")
-        runtime().warm(wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__), n)
+        load("_runtime").warm(wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__), n)
 
 
 def shutdown() -> None:
@@ -103,16 +102,16 @@ def shutdown() -> None:
     """
     import sys
 
-    running = sys.modules.get("agentsbx._runtime")
-    if running is not None:
-        running.shutdown()
+    engine = sys.modules.get("agentsbx._engine")
+    if engine is not None:
+        engine.shutdown()
 
 
-def probe() -> HostCaps:
+def probe() -> Caps:
     """Try what this machine can enforce; `agentsbx doctor` shows it in words."""
-    from agentsbx._calls import runtime
+    from agentsbx._load import load
 
-    caps: HostCaps = runtime().probe()
+    caps: Caps = load("_engine").probe()
     return caps
 
 

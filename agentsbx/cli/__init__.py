@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         close = difflib.get_close_matches(name, _COMMANDS, n=1)
         complain(f"no command {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
         return OURS
+    if name == "run" and argv is None:
+        _lean()
     import importlib
 
     module = importlib.import_module(f"agentsbx.cli.{name}")
@@ -75,8 +77,22 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, (AgentsbxError, UsageError)):
             raise
         complain(str(error), *getattr(error, "__notes__", ()))
-        return OURS
+        code = OURS
+    if name == "run" and argv is None:
+        # Nothing to clean up here: the supervisor sees this process end and ends all that is left.
+        import os
+
+        os._exit(code)
     return code
+
+
+def _lean() -> None:
+    """Start up faster: this process lives for one command."""
+    import gc
+
+    gc.disable()
+    # msgspec asks for it before `typing`, which has all that we use; importing it takes 8 ms.
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
 
 
 class UsageError(Exception):

@@ -7,18 +7,19 @@ ours. The tree dies with this process, on SIGTERM and SIGHUP, and when this proc
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 
+from agentsbx._load import load
 from agentsbx.cli import OURS, UsageError, complain
 from agentsbx.cli._flags import FLAG_HELP, parse_flags, policy_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
+    from agentsbx.policy import Policy
     from agentsbx.result import Result
 
 __all__ = ["main"]
@@ -43,7 +44,6 @@ class _Ended(BaseException):
 
 def main(argv: list[str]) -> int:
     """Run the command; see the module."""
-    gc.disable()  # a short life: collecting costs more than it frees
     parsed = parse_flags(argv, USAGE, more=("cwd",))
     if parsed is None:
         return 0
@@ -56,10 +56,8 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_signal)
-    from agentsbx._calls import runtime
-
     try:
-        result = _run(runtime(), command, policy, cwd)
+        result = _run(command, policy, cwd)
     except _Ended as ended:
         _die_of(ended.number)
     except KeyboardInterrupt:
@@ -67,15 +65,16 @@ def main(argv: list[str]) -> int:
     return _exit_code(result)
 
 
-def _run(running: Any, command: list[str], policy: Any, cwd: str | None) -> Result:
-    cancel = running.Cancel()
+def _run(command: list[str], policy: Policy, cwd: str | None) -> Result:
+    run_command = load("_command").run_command
+    cancel = load("_job").Cancel()
     try:
-        result: Result = running.run_command(
+        result: Result = run_command(
             command, policy=policy, cwd=cwd, stdin=0, stdout=1, stderr=2, cancel=cancel
         )
     except BaseException:
         cancel.cancel()
-        running.shutdown()
+        load("_engine").shutdown()
         raise
     return result
 

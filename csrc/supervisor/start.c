@@ -1,6 +1,7 @@
 /* start.c - the supervisor's first steps, between its clone by the broker and its event loop. */
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -85,6 +86,10 @@ int sbx_supervisor_main(struct sbx_launch *l)
     int r;
 
     sup.l = l;
+    /* Batch tasks do not preempt who wakes them (sched(7)): without this the host loses its CPU to us,
+     * the zygote and the dying job at each call, in the middle of its own work. Inherited by all of
+     * them; a job takes the normal policy back when its call has come. */
+    (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     /* As pid 1 only signals with a handler can reach it from inside: there are none. */
     signal(SIGTERM, SIG_DFL);
     signal(SIGINT, SIG_DFL);

@@ -13,6 +13,8 @@ A technique is a file below this folder's sub-folders:
     NEEDS     what an unconfined run may lack on some machine: text, or {route: text}. Such a
               failure is a visible skip; any other is an error, as the other half proves nothing.
     POLICY    more keywords for `sandbox(...)`.
+    WALL      {route: feature}: what the wall itself needs of the machine to stop this route; where
+              it is lacking, the sandboxed half is a visible skip (and the docs say so).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 UNCONFINED_S = 20.0
-_CONSTANTS = {"ROUTES", "LAYER", "NEEDS", "POLICY"}
+_CONSTANTS = {"ROUTES", "LAYER", "NEEDS", "POLICY", "WALL"}
 
 Canary = dict[str, str]
 
@@ -53,6 +55,7 @@ class Technique:
     layer: str
     needs: dict[str, str]
     policy: dict[str, Any]
+    wall: dict[str, str]
 
 
 @dataclass
@@ -92,6 +95,7 @@ def load(path: Path) -> Technique:
         layer=getattr(module, "LAYER", ""),
         needs=dict.fromkeys(routes, needs) if isinstance(needs, str) else dict(needs),
         policy=dict(getattr(module, "POLICY", {})),
+        wall=dict(getattr(module, "WALL", {})),
     )
 
 

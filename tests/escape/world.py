@@ -66,6 +66,13 @@ def tiny_program(*, tells_root: bool = False) -> bytes:
     return header + segment + code
 
 
+def _is_fresh(git: Path) -> bool:
+    hooks, config = git / "hooks", git / "config"
+    if {entry.name for entry in git.iterdir()} != {"hooks", "config"} or any(hooks.iterdir()):
+        return False
+    return config.is_file() and config.read_text() == "[core]\n"
+
+
 class World:
     """Everything is made before the first sandbox starts, so that it could be inherited."""
 
@@ -218,6 +225,8 @@ class World:
         for place in (self.ro, self.rw):
             place.chmod(0o755)
             for entry in list(place.iterdir()):
+                if entry.name == ".git" and _is_fresh(entry):
+                    continue
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
@@ -236,7 +245,7 @@ class World:
             os.mknod(self.ro / "device", 0o20666, os.makedev(1, 9))
             (self.ro / "device").chmod(0o666)
         hooks = self.rw / ".git" / "hooks"
-        hooks.mkdir(parents=True)
+        hooks.mkdir(parents=True, exist_ok=True)
         (self.rw / ".git" / "config").write_text("[core]\n")
         (self.rw / "plain.txt").write_text("plain\n")
         status = os.stat(self.secret)

@@ -18,6 +18,10 @@ ROUTES = (
     "/dev/shm",
     "secretmem",
 )
+# Without a control group the tree's PSS is polled, which does not see these.
+WALL = dict.fromkeys(
+    ("memfd", "temporary files", "pipe buffers", "socket buffers", "/dev/shm"), "cgroup:memory"
+)
 POLICY = {"memory": "96MB", "disk": "1GB", "processes": 64}
 NEEDS = {
     "secretmem": "secretmem.enable",
