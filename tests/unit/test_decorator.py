@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -399,3 +402,47 @@ def test_import_loads_little_and_all_is_sorted_and_there() -> None:
             assert getattr(agentsbx, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         agentsbx.nothing  # type: ignore[attr-defined] # noqa: B018
+
+
+NO_EXTENSION = """
+import sys
+sys.modules["agentsbx._core"] = None
+sys.platform = PLATFORM
+import agentsbx
+@agentsbx.sandbox(memory="1GB")
+def f(): return 1
+for call in (f, f.run, agentsbx.probe, lambda: agentsbx.run(["true"])):
+    try:
+        call()
+    except agentsbx.SandboxUnavailable as error:
+        assert "Linux" in str(error), error
+    else:
+        raise SystemExit("no error")
+agentsbx.shutdown()
+assert f.local() == 1 and "1GB" in f.explain()
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_without_the_compiled_part_only_calls_fail(platform: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_EXTENSION.replace("PLATFORM", repr(platform))],
+        env=os.environ | {"PYTHONPATH": str(Path(agentsbx.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_import_starts_and_loads_little() -> None:
+    source = f"""
+import sys, threading
+sys.path.insert(0, {str(Path(agentsbx.__file__).parents[1])!r})
+import agentsbx
+assert threading.active_count() == 1
+heavy = {{"msgspec", "cloudpickle", "asyncio", "agentsbx._core"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-I", "-c", source], check=True, timeout=30)

@@ -1,0 +1,43 @@
+"""Loading what runs sandboxes: late, and with words where it is not there."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["load"]
+
+
+def load(name: str) -> Any:
+    """Return the module `agentsbx.<name>`, one of those that need the compiled part.
+
+    Raises `SandboxUnavailable` that says Linux where there is no compiled part: other systems
+    install and import this package, and only calls fail.
+    """
+    module = sys.modules.get(f"agentsbx.{name}")
+    if module is not None:
+        return module
+    import importlib
+
+    if sys.platform != "linux":
+        from agentsbx.errors import SandboxUnavailable
+
+        raise SandboxUnavailable(
+            f"sandboxes need Linux (kernel 5.14 or later), this is {sys.platform}; nothing was run",
+            missing=["Linux"],
+            hint="run it on Linux: a virtual machine, a container host or WSL 2",
+        )
+    try:
+        importlib.import_module("agentsbx._core")
+    except ImportError as error:
+        from agentsbx.errors import SandboxUnavailable
+
+        raise SandboxUnavailable(
+            f"agentsbx was installed without its compiled part, which needs Linux: {error}",
+            missing=["the extension agentsbx._core"],
+            hint="reinstall it on Linux with a C compiler: pip install --force-reinstall agentsbx",
+        ) from None
+    return importlib.import_module(f"agentsbx.{name}")
