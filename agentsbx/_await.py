@@ -64,7 +64,8 @@ def _after_fork_in_child() -> None:
     _idle.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _submit(task: Callable[[], None]) -> None:

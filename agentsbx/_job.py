@@ -20,6 +20,7 @@ from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
 # A call that answers within this time never tells the supervisor that it started: one wake-up less.
 SHORT_MS = 3
+SPIN_US = 0
 LATE_S = 2.0  # how long after a deadline the host still waits for the supervisor to act on it
 
 
@@ -141,7 +142,7 @@ class Exchange:
         the waiting sandbox had died."""
         box, reply = self.box, self.reply
         event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(
-            box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS
+            box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, SPIN_US
         )
         if event == _NOT_SENT:
             raise BrokenPipeError(errno.EPIPE, "the waiting sandbox is gone")

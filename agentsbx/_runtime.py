@@ -60,7 +60,7 @@ class CallSite:
         self.raw_policy = msgspec.msgpack.encode(policy)
         self.has_warned = False
         self.prepared = Prepared()
-        self.env_keys = [os.fsencode(k) for k in (*_engine.SAFE_ENV, *policy.env_names)]
+        self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
         lim = policy.limits
         self.codec_limits = CodecLimits(
             body_bytes=lim.result if lim.result >= 0 else 2**31,
@@ -91,6 +91,7 @@ class Prepared:
         self.setup: _header.Setup | None = None
         self.head: _header.SnapshotHead | None = None
         self.want: Wanted | None = None
+        self.environ: dict[Any, Any] = {}
         self.seen: tuple[Any, ...] = ()  # what the set-up was made from
         self.place: Place | None = None
 
@@ -106,12 +107,17 @@ def _return_annotation(fn: Any) -> Any:
 # -- preparing ---------------------------------------------------------------------------------
 
 
+def _environ() -> dict[Any, Any]:
+    """The dictionary behind `os.environ`, to compare as a whole; a copy where there is none."""
+    found = getattr(os.environ, "_data", None)
+    return found if type(found) is dict else dict(os.environ)
+
+
 def _seen(site: CallSite) -> tuple[Any, ...]:
-    """What `_setup` reads, cheaply: a change of any of it makes a new set-up."""
-    env = os.environb
+    """What `_setup` reads: a change of any of it makes a new set-up."""
     main = sys.modules.get("__main__")
-    names = [env.get(k) for k in site.env_keys]
-    return names, tuple(sys.argv), getattr(main, "__file__", None), sys.executable
+    names = [os.environ.get(k) for k in site.env_keys]
+    return names, sys.argv.copy(), getattr(main, "__file__", None), sys.executable
 
 
 def _setup(site: CallSite) -> _header.Setup:
@@ -134,6 +140,10 @@ def _prepare(site: CallSite) -> Prepared:
             wrapper_reducer=_nested.reduce,
         )
         p.snapshot_fn = site.fn
+    if not fresh and p.environ == _environ() and p.seen[1] == sys.argv:
+        p.n_changes = 0
+        return p
+    p.environ = _environ().copy()
     seen = _seen(site)
     if fresh or seen != p.seen:
         p.seen = seen

@@ -257,7 +257,7 @@ static PyObject *drain(int fd, char *buf)
 }
 
 PyDoc_STRVAR(exchange_doc,
-             "exchange(channel, out, err, kind: int, body: bytes, timeout_ms)\n"
+             "exchange(channel, out, err, kind: int, body: bytes, timeout_ms, spin_us)\n"
              "-> tuple[event, kind, body, memfd, n_body, n_memfd, stdout: bytes, stderr: bytes]\n\n"
              "The usual call in one step: send a frame, wait a moment for the answer, take what was\n"
              "printed before it. event: 1 the answer, 0 nothing yet or output first (go on with\n"
@@ -265,13 +265,13 @@ PyDoc_STRVAR(exchange_doc,
 
 static PyObject *py_exchange(PyObject *self, PyObject *args)
 {
-    int chan, out, err, kind, timeout, fd = -1, sent, ready = 0;
+    int chan, out, err, kind, timeout, spin_us, fd = -1, sent, ready = 0;
     unsigned n_fds = 0;
     ssize_t n = 0;
     Py_buffer body;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiiiy*i", &chan, &out, &err, &kind, &body, &timeout))
+    if (!PyArg_ParseTuple(args, "iiiiy*ii", &chan, &out, &err, &kind, &body, &timeout, &spin_us))
         return NULL;
     char *buf = body.len <= SBX_FRAME_INLINE ? PyMem_Malloc(READ_SIZE) : NULL;
     if (!buf) {
@@ -283,9 +283,16 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     sent = sbx_send(chan, &head, sizeof head, body.buf, (size_t)body.len, NULL, 0, 0);
     if (sent == 0) {
         struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
-        ready = poll(p, 3, timeout) > 0 && p[0].revents;
-        if (ready)
+        uint64_t until = spin_us > 0 ? sbx_now_ns() + (uint64_t)spin_us * 1000 : 0;
+        /* An answer that comes while we look costs no wake-up of this thread (33-41 us across CPUs). */
+        do
             n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
+        while (n == -EAGAIN && until && sbx_now_ns() < until);
+        ready = n != -EAGAIN;
+        if (!ready && poll(p, 3, timeout) > 0 && p[0].revents) {
+            ready = 1;
+            n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
+        }
     }
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&body);
