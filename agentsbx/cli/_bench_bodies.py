@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-
-CANARY = "/etc/shadow-"  # replaced by a file that exists and is readable outside
+from typing import Any
 
 PROOF = """
 def prove(canary):
@@ -103,3 +102,8 @@ def import_numpy() -> float:
     import numpy  # noqa: F401
 
     return time.perf_counter() - start
+
+
+def proved(work: str, canary: str, *args: Any) -> tuple[float, tuple[int, int, int]]:
+    """Do one of the above; return its seconds, and proof."""
+    return globals()[work](*args), prove(canary)

@@ -193,7 +193,9 @@ def commands(bench: Bench) -> None:
     assert proof.value == 0, proof
 
     def run() -> None:
-        assert agentsbx.run(["/bin/true"]).value == 0
+        result = agentsbx.run(["/bin/true"])
+        assert result.value == 0, result
+        assert result.policy_id == proof.policy_id  # the very plan that the check ran under
 
     found = bench.keep(
         "command",

@@ -16,6 +16,8 @@ from agentsbx.cli._bench_calls import by_value
 from agentsbx.cli._measure import interleave
 
 if TYPE_CHECKING:
+    from agentsbx._types import Keywords
+    from agentsbx.cli._measure import Sample
     from agentsbx.cli.bench import Bench
 
 __all__ = ["data", "idle", "inside", "start"]
@@ -27,49 +29,52 @@ def inside(bench: Bench) -> None:
     """Run the same work inside and outside."""
     with tempfile.TemporaryDirectory(prefix="agentsbx-bench-") as folder:
         os.chmod(folder, 0o777)
-        files = sandbox(write=[folder], timeout="60s")(bodies.files)
-        _compare(
-            bench,
-            "2,000 files",
-            lambda: files(folder, 2000),
-            lambda: bodies.files(folder, 2000),
-            1.2,
-            bench.n(20),
-        )
-    spin = sandbox(bodies.spin)
-    n = 300_000
-    _compare(bench, "CPU-bound Python", lambda: spin(n), lambda: bodies.spin(n), 1.02, bench.n(30))
-    calls = sandbox(bodies.system_calls)
-    found = bench.keep(
-        "inside",
-        interleave(
-            {
-                "getppid": lambda: calls(20_000),
-                "getppid, outside": lambda: bodies.system_calls(20_000),
-            },
-            bench.n(15),
-        ),
-    )
-    extra = found["getppid"].min - found["getppid, outside"].min
-    bench.bar("getppid, more than outside", extra * 1e9, 60, "ns")
+        options: Keywords = {"write": [folder], "timeout": "60s"}
+        _compare(bench, "2,000 files", "files", (folder, 2000), 1.2, bench.n(20), options)
+    _compare(bench, "CPU-bound Python", "spin", (300_000,), 1.02, bench.n(30))
+    found = _both(bench, "getppid", "system_calls", (20_000,), bench.n(15))
+    bench.bar("getppid, more than outside", (found[0].min - found[1].min) * 1e9, 60, "ns")
     if not _has_numpy():
         return
-    product = sandbox(timeout="60s", memory="2GB")(bodies.product)
-    _compare(
-        bench,
-        "matrix product",
-        lambda: product(1200),
-        lambda: bodies.product(1200),
-        1.02,
-        bench.n(10),
-    )
-    numpy = sandbox(bodies.import_numpy)
-    _compare(bench, "import numpy", numpy, _import_outside, 1.10, bench.n(10))
+    options = {"memory": "2GB", "timeout": "60s"}
+    _compare(bench, "matrix product", "product", (1200,), 1.02, bench.n(10), options)
+    numpy = sandbox(bodies.proved)
+    name = "import numpy"
+    calls = {
+        name: lambda: bench.checked(numpy("import_numpy", bench.canary)),
+        f"{name}, outside": _import_outside,
+    }
+    found = tuple(bench.keep("inside", interleave(calls, bench.n(10))).values())
+    bench.bar(f"{name}, inside / outside", found[0].p50 / found[1].p50, 1.10)
 
 
-def _compare(bench: Bench, name: str, here: Any, outside: Any, limit: float, n: int) -> None:
-    found = bench.keep("inside", interleave({name: here, f"{name}, outside": outside}, n))
-    bench.bar(f"{name}, inside / outside", found[name].p50 / found[f"{name}, outside"].p50, limit)
+def _both(
+    bench: Bench,
+    name: str,
+    work: str,
+    args: tuple[Any, ...],
+    n: int,
+    options: Keywords | None = None,
+) -> tuple[Sample, ...]:
+    fn = sandbox(**(options or {}))(bodies.proved)
+    calls = {
+        name: lambda: bench.checked(fn(work, bench.canary, *args)),
+        f"{name}, outside": lambda: bodies.proved(work, bench.canary, *args)[0],
+    }
+    return tuple(bench.keep("inside", interleave(calls, n)).values())
+
+
+def _compare(
+    bench: Bench,
+    name: str,
+    work: str,
+    args: tuple[Any, ...],
+    limit: float,
+    n: int,
+    options: Keywords | None = None,
+) -> None:
+    found = _both(bench, name, work, args, n, options)
+    bench.bar(f"{name}, inside / outside", found[0].p50 / found[1].p50, limit)
 
 
 def _import_outside() -> float:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,7 +214,10 @@ def _attack(attack: Attack, tools: ModuleType, world: World) -> Row:
     print(f"  {attack.what}:")
     call = getattr(tools, attack.tool).run
     try:
-        result, ms = _timed(lambda: call(attack.source(world)))
+        source = attack.source(world)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the table tells who was killed
+            result, ms = _timed(lambda: call(source))
         problem = _leaks(result, world) or attack.check(result, world)
         reason = attack.reason(result) if problem is None else ""
         if problem is None and not reason:
