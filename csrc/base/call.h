@@ -1,13 +1,14 @@
 /* call.h - frames on the one channel between a host and one job.
  *
- * The channel is a SOCK_SEQPACKET pair of its own for each job: no job can steal another's request or
- * forge its reply. One frame = one message: struct sbx_frame, then at most SBX_FRAME_INLINE bytes. A
- * body that does not fit travels in one memfd instead (SCM_RIGHTS, exactly one fd), as do big
- * buffers: the memfd holds the body, then each buffer at a multiple of SBX_BUFFER_ALIGN.
+ * The channel is a SOCK_SEQPACKET pair of its own for each job: no job can steal
+ * another's request or forge its reply. One frame = one message: struct sbx_frame, then
+ * at most SBX_FRAME_INLINE bytes. A body that does not fit travels in one memfd instead
+ * (SCM_RIGHTS, exactly one fd), as do big buffers: the memfd holds the body, then each
+ * buffer at a multiple of SBX_BUFFER_ALIGN.
  *
- * Directions are not symmetric. Host frames are trusted by the job. Job frames are hostile: the host
- * takes at most one fd, checks sizes before it looks at a byte, maps a memfd only when it is sealed
- * against WRITE, SHRINK and GROW, and never unpickles.
+ * Directions are not symmetric. Host frames are trusted by the job. Job frames are
+ * hostile: the host takes at most one fd, checks sizes before it looks at a byte, maps
+ * a memfd only when it is sealed against WRITE, SHRINK and GROW, and never unpickles.
  */
 #ifndef SBX_CALL_H
 #define SBX_CALL_H
@@ -22,34 +23,38 @@ enum {
 
 enum sbx_frame_kind {
     /* host -> job */
-    SBX_FRAME_CALL = 1,   /* body: msgpack header and pickle (agentsbx/_job.py) */
-    SBX_FRAME_MODULE,     /* answer to IMPORT */
-    SBX_FRAME_EXEC,       /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2 optional */
+    SBX_FRAME_CALL = 1, /* body: msgpack header and pickle (agentsbx/_job.py) */
+    SBX_FRAME_MODULE,   /* answer to IMPORT */
+    SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
+                           optional */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
     SBX_FRAME_IMPORT,      /* body: dotted module name, ASCII */
-    SBX_FRAME_FAILED,      /* body: struct sbx_err; the sandbox could not be completed */
-    SBX_FRAME_SIGNAL,      /* body: uint32_t signal that pid 1 caught and dies of */
-    SBX_FRAME_EXITED,      /* from the reaper: int32_t wait status of the command, struct rusage-like
-                              sbx_usage */
+    SBX_FRAME_FAILED, /* body: struct sbx_err; the sandbox could not be completed */
+    SBX_FRAME_SIGNAL, /* body: uint32_t signal that pid 1 caught and dies of */
+    SBX_FRAME_EXITED, /* from the reaper: int32_t wait status of the command, struct
+                         rusage-like sbx_usage */
 };
 
 struct sbx_frame {
     uint32_t kind;
-    uint32_t n_inline;  /* bytes behind this struct in the message */
-    uint64_t n_body;    /* bytes of the body if it lies in the memfd, else 0 */
-    uint64_t n_memfd;   /* bytes of the memfd, 0 = no fd */
+    uint32_t n_inline; /* bytes behind this struct in the message */
+    uint64_t n_body;   /* bytes of the body if it lies in the memfd, else 0 */
+    uint64_t n_memfd;  /* bytes of the memfd, 0 = no fd */
 };
 
-/* EXEC: argv words then environment entries, NUL-terminated, `n_argv` + `n_env` of them. argv[0] is
- * looked up in PATH of that environment when it has no slash. */
+/* EXEC: argv words then environment entries, NUL-terminated, `n_argv` + `n_env` of
+ * them. argv[0] is looked up in PATH of that environment when it has no slash. */
 struct sbx_exec {
     uint32_t n_argv, n_env;
-    uint32_t fd_mask; /* bit i: an fd rides along that replaces descriptor i (0, 1, 2), in order */
+    /* bit i: an fd rides along that replaces descriptor i (0, 1, 2), in order */
+    uint32_t fd_mask;
     uint32_t pad;
 };
 
-struct sbx_usage { uint64_t utime_us, stime_us, maxrss_kb; };
+struct sbx_usage {
+    uint64_t utime_us, stime_us, maxrss_kb;
+};
 
 #endif

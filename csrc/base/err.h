@@ -1,7 +1,8 @@
-/* err.h - the one error record of agentsbx (law 8): twelve bytes that cross every boundary.
+/* err.h - the one error record of agentsbx (law 8): twelve bytes that cross every
+ * boundary.
  *
- * C fills it, Python alone turns it into words (agentsbx/errors.py). May be used in every process,
- * also between fork and exec: nothing here allocates.
+ * C fills it, Python alone turns it into words (agentsbx/errors.py). May be used in
+ * every process, also between fork and exec: nothing here allocates.
  */
 #ifndef SBX_ERR_H
 #define SBX_ERR_H
@@ -22,8 +23,10 @@ struct sbx_err {
     uint32_t detail; /* stage-specific number (limit, syscall, path index), 0 if none */
 };
 
-/* Record an error unless one is already there. Returns -errno, for `return sbx_fail(...)`. */
-static inline int sbx_fail(struct sbx_err *e, enum sbx_stage stage, unsigned op, int err)
+/* Record an error unless one is already there. Returns -errno, for `return
+ * sbx_fail(...)`. */
+static inline int sbx_fail(struct sbx_err *e, enum sbx_stage stage, unsigned op,
+                           int err)
 {
     if (e->stage == 0) {
         e->stage = (uint16_t)stage;

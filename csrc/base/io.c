@@ -9,13 +9,14 @@
 
 enum { MAX_FDS = 128 };
 
-union ctl { /* aligned control buffer (cmsg(3)) */
+/* aligned control buffer (cmsg(3)) */
+union ctl {
     struct cmsghdr head;
     char bytes[CMSG_SPACE(sizeof(int) * MAX_FDS)];
 };
 
-int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t n_body, const int *fds,
-             unsigned n_fds, int flags)
+int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t n_body,
+             const int *fds, unsigned n_fds, int flags)
 {
     struct iovec iov[2] = {{(void *)head, n_head}, {(void *)body, n_body}};
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n_body ? 2 : 1};
@@ -41,7 +42,8 @@ int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t
     }
 }
 
-ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds, unsigned *n_fds, int flags)
+ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
+                 unsigned *n_fds, int flags)
 {
     struct iovec iov = {buf, n};
     union ctl ctl;
@@ -53,7 +55,8 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds, unsi
         *n_fds = 0;
     if (max_fds > MAX_FDS)
         return -EINVAL;
-    if (max_fds) { /* the kernel itself drops what does not fit: no descriptor can be smuggled in */
+    if (max_fds) { /* the kernel itself drops what does not fit: no descriptor can be
+                      smuggled in */
         msg.msg_control = &ctl;
         msg.msg_controllen = CMSG_SPACE(sizeof(int) * max_fds);
     }
@@ -140,7 +143,8 @@ int sbx_parse_u64(const char *s, uint64_t *v)
     if (*s < '0' || *s > '9')
         return -EINVAL;
     for (; *s >= '0' && *s <= '9'; s++)
-        if (__builtin_mul_overflow(x, 10, &x) || __builtin_add_overflow(x, (uint64_t)(*s - '0'), &x))
+        if (__builtin_mul_overflow(x, 10, &x) ||
+            __builtin_add_overflow(x, (uint64_t)(*s - '0'), &x))
             return -EINVAL;
     *v = x;
     return 0;

@@ -1,4 +1,5 @@
-/* io.h - file descriptors and messages: the few helpers that every process of agentsbx shares.
+/* io.h - file descriptors and messages: the few helpers that every process of agentsbx
+ * shares.
  *
  * All of it is async-signal-safe: no allocation, no stdio, no locks. EINTR is retried.
  */
@@ -30,20 +31,25 @@ static inline int steal_fd(int *fd)
 /* Invariants of our own code: NDEBUG does not switch these off. */
 #define SBX_CHECK(x) ((x) ? (void)0 : __builtin_trap())
 
-/* Send one message of `n` bytes in up to two parts with `n_fds` descriptors. 0 or -errno. */
-int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t n_body, const int *fds,
-             unsigned n_fds, int flags);
+/* Send one message of `n` bytes in up to two parts with `n_fds` descriptors. 0 or
+ * -errno. */
+int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t n_body,
+             const int *fds, unsigned n_fds, int flags);
 
-/* Receive one message. Returns its length (0 = peer closed), or -errno (-EMSGSIZE: longer than n, or
- * more fds than max_fds; what came along is closed). Received fds are CLOEXEC; *n_fds counts them. */
-ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds, unsigned *n_fds, int flags);
+/* Receive one message. Returns its length (0 = peer closed), or -errno (-EMSGSIZE:
+ * longer than n, or more fds than max_fds; what came along is closed). Received fds are
+ * CLOEXEC; *n_fds counts them. */
+ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
+                 unsigned *n_fds, int flags);
 
-/* Whole file into buf (NUL-terminated, at most n - 1 bytes), relative to dirfd. Length or -errno. */
+/* Whole file into buf (NUL-terminated, at most n - 1 bytes), relative to dirfd. Length
+ * or -errno. */
 ssize_t sbx_read_file(int dirfd, const char *path, char *buf, size_t n);
 /* One write(2) of text to an existing file, relative to dirfd. 0 or -errno. */
 int sbx_write_file(int dirfd, const char *path, const char *text);
 
-/* Decimal of v into buf (>= 21 bytes), NUL-terminated; returns buf. Parse: 0 and *v, or -EINVAL. */
+/* Decimal of v into buf (>= 21 bytes), NUL-terminated; returns buf. Parse: 0 and *v, or
+ * -EINVAL. */
 char *sbx_u64_str(uint64_t v, char *buf);
 int sbx_parse_u64(const char *s, uint64_t *v);
 

@@ -1,5 +1,6 @@
-/* sys.h - system calls that glibc 2.35 does not wrap, by number. Async-signal-safe. 0/fd or -errno
- * unless noted. Sources: the man page of each; numbers are the same on all architectures since 5.x. */
+/* sys.h - system calls that glibc 2.35 does not wrap, by number. Async-signal-safe.
+ * 0/fd or -errno unless noted. Sources: the man page of each; numbers are the same on
+ * all architectures since 5.x. */
 #ifndef SBX_SYS_H
 #define SBX_SYS_H
 
@@ -43,16 +44,20 @@
 #endif
 enum { SBX_FSCONFIG_SET_STRING = 1, SBX_FSCONFIG_CMD_CREATE = 6 };
 
-/* struct mount_attr of <linux/mount.h>, which clashes with <sys/mount.h> in older libcs. */
-struct sbx_mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
+/* struct mount_attr of <linux/mount.h>, which clashes with <sys/mount.h> in older
+ * libcs. */
+struct sbx_mount_attr {
+    uint64_t attr_set, attr_clr, propagation, userns_fd;
+};
 
-#define SBX_RET(call)                     \
-    ({                                    \
-        long r_ = (call);                 \
-        (int)(r_ < 0 ? -errno : r_);      \
+#define SBX_RET(call)                \
+    ({                               \
+        long r_ = (call);            \
+        (int)(r_ < 0 ? -errno : r_); \
     })
 
-static inline int sbx_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
+static inline int sbx_openat2(int dirfd, const char *path, uint64_t flags,
+                              uint64_t mode, uint64_t resolve)
 {
     struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
     return SBX_RET(syscall(SYS_openat2, dirfd, path, &how, sizeof how));
@@ -65,26 +70,40 @@ static inline int sbx_open_tree(int dirfd, const char *path, unsigned flags)
 
 static inline int sbx_move_mount(int from_fd, int to_fd)
 {
-    return SBX_RET(syscall(429, from_fd, "", to_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+    return SBX_RET(syscall(429, from_fd, "", to_fd, "",
+                           MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 }
 
-static inline int sbx_fsopen(const char *fs) { return SBX_RET(syscall(430, fs, FSOPEN_CLOEXEC)); }
+static inline int sbx_fsopen(const char *fs)
+{
+    return SBX_RET(syscall(430, fs, FSOPEN_CLOEXEC));
+}
 
 static inline int sbx_fsconfig(int fd, unsigned cmd, const char *key, const char *value)
 {
     return SBX_RET(syscall(431, fd, cmd, key, value, 0));
 }
 
-static inline int sbx_fsmount(int fd, unsigned attr) { return SBX_RET(syscall(432, fd, FSMOUNT_CLOEXEC, attr)); }
+static inline int sbx_fsmount(int fd, unsigned attr)
+{
+    return SBX_RET(syscall(432, fd, FSMOUNT_CLOEXEC, attr));
+}
 
-static inline int sbx_mount_setattr(int fd, const char *path, unsigned flags, struct sbx_mount_attr *attr)
+static inline int sbx_mount_setattr(int fd, const char *path, unsigned flags,
+                                    struct sbx_mount_attr *attr)
 {
     return SBX_RET(syscall(442, fd, path, flags, attr, sizeof *attr));
 }
 
-static inline int sbx_pidfd_open(int pid) { return SBX_RET(syscall(434, pid, 0)); }
+static inline int sbx_pidfd_open(int pid)
+{
+    return SBX_RET(syscall(434, pid, 0));
+}
 
-static inline int sbx_pidfd_kill(int pidfd, int sig) { return SBX_RET(syscall(424, pidfd, sig, 0, 0)); }
+static inline int sbx_pidfd_kill(int pidfd, int sig)
+{
+    return SBX_RET(syscall(424, pidfd, sig, 0, 0));
+}
 
 static inline int sbx_close_range(unsigned first, unsigned last, unsigned flags)
 {

@@ -81,13 +81,15 @@ static int enter_namespaces(const struct sbx_plan *p, struct sbx_err *e)
 
 static int set_up_job(struct sbx_job_start *j, struct sbx_setup *s, struct sbx_err *e)
 {
-    /* First of all: without a session of its own kill(0) and setpriority(PRIO_PGRP) reach the zygote. */
+    /* First of all: without a session of its own kill(0) and setpriority(PRIO_PGRP)
+     * reach the zygote. */
     if (setsid() < 0)
         return sbx_fail(e, SBX_STAGE_SESSION, 0, errno);
     for (unsigned i = 0; i < j->n_cgroup_fds; i++)
         if (write(j->cgroup_fds[i], "0", 1) != 1)
             return sbx_fail(e, SBX_STAGE_CGROUP, i, errno);
-    /* After the control group: the namespace's root is the group that the job is in now. */
+    /* After the control group: the namespace's root is the group that the job is in
+     * now. */
     if (enter_namespaces(j->plan, e) < 0)
         return -1;
     s->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -103,18 +105,24 @@ static int put_fd(int from, int to, struct sbx_err *e)
     return dup3(from, to, 0) < 0 ? sbx_fail(e, SBX_STAGE_FDS, (unsigned)to, errno) : 0;
 }
 
-static int report_ready(struct sbx_job_start *j, const struct sbx_setup *s, const struct sbx_err *e)
+static int report_ready(struct sbx_job_start *j, const struct sbx_setup *s,
+                        const struct sbx_err *e)
 {
     struct sbx_ready msg = {.head = {SBX_MSG_READY, 0}, .job_id = j->job_id, .err = *e};
 
     msg.has_listener = s->listener_fd >= 0;
-    return sbx_send(j->zygote_sock, &msg, sizeof msg, NULL, 0, &s->listener_fd, msg.has_listener, 0);
+    return sbx_send(j->zygote_sock, &msg, sizeof msg, NULL, 0, &s->listener_fd,
+                    msg.has_listener, 0);
 }
 
 void sbx_child_job(struct sbx_job_start *j)
 {
-    struct sbx_setup s = {.plan = j->plan, .pool_id = j->pool_id, .uid_index = j->uid_index,
-                          .root_fd = -1, .proc_fd = -1, .listener_fd = -1};
+    struct sbx_setup s = {.plan = j->plan,
+                          .pool_id = j->pool_id,
+                          .uid_index = j->uid_index,
+                          .root_fd = -1,
+                          .proc_fd = -1,
+                          .listener_fd = -1};
     struct sbx_err e = {0};
     int r;
 
@@ -129,12 +137,14 @@ void sbx_child_job(struct sbx_job_start *j)
         _exit(127);
     if (put_fd(j->channel, SBX_JOB_CHANNEL, &e) < 0 ||
         (j->snapshot >= 0 && put_fd(j->snapshot, SBX_JOB_SNAPSHOT, &e) < 0) ||
-        sbx_fds_close(j->snapshot >= 0 ? SBX_JOB_SNAPSHOT + 1 : SBX_JOB_CHANNEL + 1, &e) < 0)
+        sbx_fds_close(j->snapshot >= 0 ? SBX_JOB_SNAPSHOT + 1 : SBX_JOB_CHANNEL + 1,
+                      &e) < 0)
         _exit(126); /* the host sees a channel that closed before any reply */
 }
 
 /* argv and environment of the zygote program, from the plan's words. */
-static void collect_words(const struct sbx_plan *p, enum sbx_op_kind kind, const char **words)
+static void collect_words(const struct sbx_plan *p, enum sbx_op_kind kind,
+                          const char **words)
 {
     unsigned n = 0;
 
@@ -144,11 +154,16 @@ static void collect_words(const struct sbx_plan *p, enum sbx_op_kind kind, const
     words[n] = NULL;
 }
 
-int sbx_child_template(const struct sbx_plan *plan, const int *mount_fds, unsigned n_mounts,
-                       int zygote_sock, int is_command, int self_exe_fd, struct sbx_err *e)
+int sbx_child_template(const struct sbx_plan *plan, const int *mount_fds,
+                       unsigned n_mounts, int zygote_sock, int is_command,
+                       int self_exe_fd, struct sbx_err *e)
 {
-    struct sbx_setup s = {.plan = plan, .mount_fds = mount_fds, .n_mount_fds = n_mounts,
-                          .root_fd = -1, .proc_fd = -1, .listener_fd = -1};
+    struct sbx_setup s = {.plan = plan,
+                          .mount_fds = mount_fds,
+                          .n_mount_fds = n_mounts,
+                          .root_fd = -1,
+                          .proc_fd = -1,
+                          .listener_fd = -1};
     const char *argv[MAX_WORDS], *envp[MAX_WORDS];
     int r;
 
@@ -158,8 +173,8 @@ int sbx_child_template(const struct sbx_plan *plan, const int *mount_fds, unsign
         return sbx_fail(e, SBX_STAGE_IDS, 0, errno);
     if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
         return sbx_fail(e, SBX_STAGE_IDS, 0, errno);
-    /* One empty session keyring a zygote: the host's is not reachable. Best effort: the user's key
-     * quota may be used up; keyctl is denied to jobs in any case. */
+    /* One empty session keyring a zygote: the host's is not reachable. Best effort: the
+     * user's key quota may be used up; keyctl is denied to jobs in any case. */
     (void)syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return sbx_fail(e, SBX_STAGE_NAMESPACES, 0, errno);

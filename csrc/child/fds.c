@@ -1,5 +1,6 @@
-/* fds.c - descriptors and signals of a job. CLOEXEC does nothing where nothing execs, so everything
- * that the plan does not name is really closed, and counted afterwards. */
+/* fds.c - descriptors and signals of a job. CLOEXEC does nothing where nothing execs,
+ * so everything that the plan does not name is really closed, and counted afterwards.
+ */
 #include "child.h"
 
 #include "../base/call.h"
@@ -12,7 +13,8 @@
 #include <sys/socket.h>
 #include <string.h>
 
-struct dirent64_raw { /* getdents64(2) */
+/* getdents64(2) */
+struct dirent64_raw {
     uint64_t ino, off;
     unsigned short len;
     unsigned char type;
@@ -38,28 +40,34 @@ int sbx_fds_close(unsigned first, struct sbx_err *e)
             return 0;
         for (long off = 0; off < n;) {
             struct dirent64_raw *d = (void *)(buf + off);
-            if (sbx_parse_u64(d->name, &fd_no) == 0 && fd_no >= first && fd_no != (uint64_t)dir)
+            if (sbx_parse_u64(d->name, &fd_no) == 0 && fd_no >= first &&
+                fd_no != (uint64_t)dir)
                 return sbx_fail(e, SBX_STAGE_FDS, (unsigned)fd_no, EBADF);
             off += d->len;
         }
     }
 }
 
-/* Signals whose default action ends a process, without those that the kernel forces (SEGV, BUS, FPE,
- * ILL, SYS, KILL) and those that Python ignores (PIPE, XFSZ). */
-static const int deadly[] = {SIGHUP, SIGQUIT, SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGVTALRM, SIGPROF,
-                             SIGIO, SIGXCPU, SIGTRAP, SIGPWR, SIGSTKFLT};
+/* Signals whose default action ends a process, without those that the kernel forces
+ * (SEGV, BUS, FPE, ILL, SYS, KILL) and those that Python ignores (PIPE, XFSZ). */
+static const int deadly[] = {SIGHUP,  SIGQUIT, SIGABRT,   SIGUSR1,  SIGUSR2,
+                             SIGALRM, SIGTERM, SIGVTALRM, SIGPROF,  SIGIO,
+                             SIGXCPU, SIGTRAP, SIGPWR,    SIGSTKFLT};
 
 static void die_of(int sig)
 {
-    struct { struct sbx_frame head; uint32_t sig; } frame = {{SBX_FRAME_SIGNAL, 4, 0, 0}, (uint32_t)sig};
+    struct {
+        struct sbx_frame head;
+        uint32_t sig;
+    } frame = {{SBX_FRAME_SIGNAL, 4, 0, 0}, (uint32_t)sig};
 
     if (getpid() != 1) { /* a child that os.fork() made: the usual death */
         signal(sig, SIG_DFL);
         syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), sig);
         return;
     }
-    (void)sbx_send(SBX_JOB_CHANNEL, &frame, sizeof frame.head + 4, NULL, 0, NULL, 0, MSG_DONTWAIT);
+    (void)sbx_send(SBX_JOB_CHANNEL, &frame, sizeof frame.head + 4, NULL, 0, NULL, 0,
+                   MSG_DONTWAIT);
     _exit(128 + sig);
 }
 

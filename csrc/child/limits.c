@@ -9,9 +9,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-int sbx_limits_rlimit(struct sbx_setup *s, const struct sbx_op *op, unsigned i, struct sbx_err *e)
+int sbx_limits_rlimit(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                      struct sbx_err *e)
 {
-    struct { uint64_t cur, max; } lim = {op->a, op->b};
+    struct {
+        uint64_t cur, max;
+    } lim = {op->a, op->b};
 
     (void)s; /* raw call: musl's setrlimit signals other threads */
     if (syscall(SYS_prlimit64, 0, op->arg, &lim, NULL) < 0)
@@ -19,7 +22,8 @@ int sbx_limits_rlimit(struct sbx_setup *s, const struct sbx_op *op, unsigned i, 
     return 0;
 }
 
-int sbx_limits_caps(struct sbx_setup *s, const struct sbx_op *op, unsigned i, struct sbx_err *e)
+int sbx_limits_caps(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                    struct sbx_err *e)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {{0}};
@@ -35,7 +39,8 @@ int sbx_limits_caps(struct sbx_setup *s, const struct sbx_op *op, unsigned i, st
                 break; /* past the last capability of this kernel */
             return sbx_fail(e, SBX_STAGE_CAPS, i, errno);
         }
-    if (prctl(PR_SET_SECUREBITS, locked, 0, 0, 0) < 0 || syscall(SYS_capset, &head, none) < 0)
+    if (prctl(PR_SET_SECUREBITS, locked, 0, 0, 0) < 0 ||
+        syscall(SYS_capset, &head, none) < 0)
         return sbx_fail(e, SBX_STAGE_CAPS, i, errno);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return sbx_fail(e, SBX_STAGE_NNP, i, errno);

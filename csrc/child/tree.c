@@ -1,7 +1,9 @@
-/* tree.c - the tree operations of a plan: every mount is made and placed by file descriptor.
+/* tree.c - the tree operations of a plan: every mount is made and placed by file
+ * descriptor.
  *
- * Paths inside the tree are resolved beneath root_fd with RESOLVE_NO_SYMLINKS: neither an image nor
- * an earlier job can redirect a mount (CVE-2021-30465, CVE-2024-42472 and their kin).
+ * Paths inside the tree are resolved beneath root_fd with RESOLVE_NO_SYMLINKS: neither
+ * an image nor an earlier job can redirect a mount (CVE-2021-30465, CVE-2024-42472 and
+ * their kin).
  */
 #include "child.h"
 
@@ -18,10 +20,12 @@ enum { BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS }
 
 static int at(const struct sbx_setup *s, const char *path, uint64_t flags)
 {
-    return sbx_openat2(s->root_fd, path[1] ? path + 1 : ".", flags | O_CLOEXEC, 0, BENEATH);
+    return sbx_openat2(s->root_fd, path[1] ? path + 1 : ".", flags | O_CLOEXEC, 0,
+                       BENEATH);
 }
 
-/* Split into an open parent directory (made with mode 0755 where missing) and the last name. */
+/* Split into an open parent directory (made with mode 0755 where missing) and the last
+ * name. */
 static int open_parent(const struct sbx_setup *s, const char *path, const char **name)
 {
     char part[NAME_MAX + 1];
@@ -42,7 +46,8 @@ static int open_parent(const struct sbx_setup *s, const char *path, const char *
             part[n] = 0;
             next = sbx_openat2(dir, part, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, BENEATH);
             if (next == -ENOENT && (mkdirat(dir, part, 0755) == 0 || errno == EEXIST))
-                next = sbx_openat2(dir, part, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, BENEATH);
+                next = sbx_openat2(dir, part, O_PATH | O_DIRECTORY | O_CLOEXEC, 0,
+                                   BENEATH);
             else if (next == -ENOENT)
                 next = -errno;
         }
@@ -54,7 +59,8 @@ static int open_parent(const struct sbx_setup *s, const char *path, const char *
     }
 }
 
-static int make_file(const struct sbx_setup *s, const char *path, const char *text, mode_t mode)
+static int make_file(const struct sbx_setup *s, const char *path, const char *text,
+                     mode_t mode)
 {
     const char *name;
     SBX_FD int dir = open_parent(s, path, &name);
@@ -62,7 +68,8 @@ static int make_file(const struct sbx_setup *s, const char *path, const char *te
 
     if (dir < 0)
         return dir;
-    SBX_FD int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    SBX_FD int fd =
+        openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd < 0)
         return -errno;
     while (n) {
@@ -75,7 +82,8 @@ static int make_file(const struct sbx_setup *s, const char *path, const char *te
     return fchmod(fd, mode) < 0 ? -errno : 0;
 }
 
-static int make_dir(const struct sbx_setup *s, const char *path, mode_t mode, int is_own)
+static int make_dir(const struct sbx_setup *s, const char *path, mode_t mode,
+                    int is_own)
 {
     const char *name;
     SBX_FD int dir = open_parent(s, path, &name);
@@ -84,7 +92,8 @@ static int make_dir(const struct sbx_setup *s, const char *path, mode_t mode, in
         return dir;
     if (mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
         return -errno;
-    SBX_FD int fd = sbx_openat2(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, BENEATH);
+    SBX_FD int fd =
+        sbx_openat2(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, BENEATH);
     if (fd < 0)
         return fd;
     if (is_own && fchown(fd, s->uid_index, s->uid_index) < 0)
@@ -92,7 +101,8 @@ static int make_dir(const struct sbx_setup *s, const char *path, mode_t mode, in
     return mode && fchmod(fd, mode) < 0 ? -errno : 0;
 }
 
-/* O_PATH fd of a mount target, made as directory or empty file where it does not exist. */
+/* O_PATH fd of a mount target, made as directory or empty file where it does not exist.
+ */
 static int target(const struct sbx_setup *s, const char *path, int is_file)
 {
     int fd = at(s, path, O_PATH);
@@ -124,7 +134,8 @@ static int new_tmpfs(uint64_t bytes, uint64_t inodes)
     if (r >= 0 && bytes)
         r = sbx_fsconfig(fs, SBX_FSCONFIG_SET_STRING, "size", sbx_u64_str(bytes, num));
     if (r >= 0 && inodes)
-        r = sbx_fsconfig(fs, SBX_FSCONFIG_SET_STRING, "nr_inodes", sbx_u64_str(inodes, num));
+        r = sbx_fsconfig(fs, SBX_FSCONFIG_SET_STRING, "nr_inodes",
+                         sbx_u64_str(inodes, num));
     if (r >= 0)
         r = sbx_fsconfig(fs, SBX_FSCONFIG_CMD_CREATE, NULL, NULL);
     return r < 0 ? r : sbx_fsmount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
@@ -139,7 +150,8 @@ static int op_tmpfs(struct sbx_setup *s, const struct sbx_op *op, const char *pa
         return fd;
     if (path[1])
         return place(s, fd, path, 0);
-    /* A template's own root: stacked on the old one, and from now on the root of all paths. */
+    /* A template's own root: stacked on the old one, and from now on the root of all
+     * paths. */
     SBX_FD int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (old < 0)
         return -errno;
@@ -151,8 +163,9 @@ static int op_tmpfs(struct sbx_setup *s, const struct sbx_op *op, const char *pa
     return r;
 }
 
-/* Fresh proc of the job's own pid namespace. The kernel allows it only while a fully visible proc is
- * in the mount namespace, so the zygote's is dropped after fsmount, before the new one takes its place. */
+/* Fresh proc of the job's own pid namespace. The kernel allows it only while a fully
+ * visible proc is in the mount namespace, so the zygote's is dropped after fsmount,
+ * before the new one takes its place. */
 static int op_proc(struct sbx_setup *s, const struct sbx_op *op, const char *path)
 {
     SBX_FD int fs = sbx_fsopen("proc");
@@ -160,9 +173,11 @@ static int op_proc(struct sbx_setup *s, const struct sbx_op *op, const char *pat
 
     if (r < 0)
         return r;
-    SBX_FD int fd = sbx_fsmount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
-                                        (op->flags & SBX_F_RDONLY ? MOUNT_ATTR_RDONLY : 0));
-    if (fd >= 0 && s->plan->kind == SBX_PLAN_JOB && umount2(path, MNT_DETACH) < 0 && errno != EINVAL)
+    SBX_FD int fd =
+        sbx_fsmount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                            (op->flags & SBX_F_RDONLY ? MOUNT_ATTR_RDONLY : 0));
+    if (fd >= 0 && s->plan->kind == SBX_PLAN_JOB && umount2(path, MNT_DETACH) < 0 &&
+        errno != EINVAL)
         return -errno;
     return place(s, fd, path, 0);
 }
@@ -190,13 +205,16 @@ static int op_bind(struct sbx_setup *s, const struct sbx_op *op, const char *pat
     return place(s, fd, path, op->flags & SBX_F_FILE);
 }
 
-static int op_self(struct sbx_setup *s, const struct sbx_op *op, const char *path, const char *source)
+static int op_self(struct sbx_setup *s, const struct sbx_op *op, const char *path,
+                   const char *source)
 {
     SBX_FD int from = at(s, source, O_PATH);
     if (from < 0)
         return from;
-    SBX_FD int fd = SBX_RET(syscall(428, from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
-                                               (op->flags & SBX_F_RECURSIVE ? AT_RECURSIVE : 0)));
+    SBX_FD int fd =
+        SBX_RET(syscall(428, from, "",
+                        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
+                            (op->flags & SBX_F_RECURSIVE ? AT_RECURSIVE : 0)));
     int r = fd < 0 ? fd : op->flags & SBX_F_RDONLY ? set_rdonly(fd) : 0;
     return r < 0 ? r : place(s, fd, path, op->flags & SBX_F_FILE);
 }
@@ -239,7 +257,8 @@ static int op_mask(struct sbx_setup *s, const char *path)
         int r = fd < 0 ? fd : set_rdonly(fd);
         return r < 0 ? r : sbx_move_mount(fd, to);
     }
-    SBX_FD int null = sbx_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    SBX_FD int null =
+        sbx_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     return null < 0 ? null : sbx_move_mount(null, to);
 }
 
@@ -252,8 +271,8 @@ static int op_rdonly(struct sbx_setup *s, const char *path)
 
 static int op_pivot(struct sbx_setup *s)
 {
-    if (fchdir(s->root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
-        chdir("/") < 0)
+    if (fchdir(s->root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+        umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return -errno;
     sbx_close(&s->root_fd);
     s->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -268,25 +287,51 @@ static int op_symlink(struct sbx_setup *s, const char *path, const char *text)
     return dir < 0 ? dir : symlinkat(text, dir, name) < 0 ? -errno : 0;
 }
 
-int sbx_tree_op(struct sbx_setup *s, const struct sbx_op *op, unsigned i, struct sbx_err *e)
+int sbx_tree_op(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                struct sbx_err *e)
 {
-    const char *path = sbx_plan_str(s->plan, op->path), *text = sbx_plan_str(s->plan, op->text);
+    const char *path = sbx_plan_str(s->plan, op->path),
+               *text = sbx_plan_str(s->plan, op->text);
     enum sbx_stage stage = SBX_STAGE_MOUNT;
     int r = -EINVAL;
 
     switch (op->kind) {
-    case SBX_OP_TMPFS: stage = path[1] ? SBX_STAGE_TMPFS : SBX_STAGE_ROOT; r = op_tmpfs(s, op, path); break;
-    case SBX_OP_MKDIR: stage = SBX_STAGE_ROOT; r = make_dir(s, path, (mode_t)op->a, op->flags & SBX_F_OWN); break;
-    case SBX_OP_WRITE: stage = SBX_STAGE_ROOT; r = make_file(s, path, text, (mode_t)op->a); break;
-    case SBX_OP_SYMLINK: stage = SBX_STAGE_ROOT; r = op_symlink(s, path, text); break;
+    case SBX_OP_TMPFS:
+        stage = path[1] ? SBX_STAGE_TMPFS : SBX_STAGE_ROOT;
+        r = op_tmpfs(s, op, path);
+        break;
+    case SBX_OP_MKDIR:
+        stage = SBX_STAGE_ROOT;
+        r = make_dir(s, path, (mode_t)op->a, op->flags & SBX_F_OWN);
+        break;
+    case SBX_OP_WRITE:
+        stage = SBX_STAGE_ROOT;
+        r = make_file(s, path, text, (mode_t)op->a);
+        break;
+    case SBX_OP_SYMLINK:
+        stage = SBX_STAGE_ROOT;
+        r = op_symlink(s, path, text);
+        break;
     case SBX_OP_BIND: r = op_bind(s, op, path); break;
-    case SBX_OP_NODE: stage = SBX_STAGE_DEV; r = op_node(s, path); break;
+    case SBX_OP_NODE:
+        stage = SBX_STAGE_DEV;
+        r = op_node(s, path);
+        break;
     case SBX_OP_SELF: r = op_self(s, op, path, text); break;
     case SBX_OP_MOVE: r = op_move(s, path, text); break;
-    case SBX_OP_PROC: stage = SBX_STAGE_PROC; r = op_proc(s, op, path); break;
-    case SBX_OP_MASK: stage = SBX_STAGE_MASK; r = op_mask(s, path); break;
+    case SBX_OP_PROC:
+        stage = SBX_STAGE_PROC;
+        r = op_proc(s, op, path);
+        break;
+    case SBX_OP_MASK:
+        stage = SBX_STAGE_MASK;
+        r = op_mask(s, path);
+        break;
     case SBX_OP_RDONLY: r = op_rdonly(s, path); break;
-    case SBX_OP_PIVOT: stage = SBX_STAGE_PIVOT; r = op_pivot(s); break;
+    case SBX_OP_PIVOT:
+        stage = SBX_STAGE_PIVOT;
+        r = op_pivot(s);
+        break;
     case SBX_OP_DETACH: r = umount2(path, MNT_DETACH) < 0 ? -errno : 0; break;
     default: stage = SBX_STAGE_PLAN; break;
     }

@@ -13,17 +13,20 @@
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5) /* 5.19 */
 #endif
 
-/* Rights that a rule on a file may carry (landlock(7)): EXECUTE, WRITE_FILE, READ_FILE, TRUNCATE,
- * IOCTL_DEV. */
+/* Rights that a rule on a file may carry (landlock(7)): EXECUTE, WRITE_FILE, READ_FILE,
+ * TRUNCATE, IOCTL_DEV. */
 enum { FILE_RIGHTS = 1 | 2 | 4 | (1 << 14) | (1 << 15) };
 
-/* landlock_ruleset_attr of ABI 6; older kernels get the prefix that they know, and only if the rest
- * is zero. Own struct: the system header may be older than the kernel. */
-struct ruleset_attr { uint64_t fs, net, scope; };
+/* landlock_ruleset_attr of ABI 6; older kernels get the prefix that they know, and only
+ * if the rest is zero. Own struct: the system header may be older than the kernel. */
+struct ruleset_attr {
+    uint64_t fs, net, scope;
+};
 
 static int add_rule(const struct sbx_setup *s, int ruleset, const struct sbx_op *op)
 {
-    struct landlock_path_beneath_attr rule = {.allowed_access = op->a & s->plan->landlock_fs};
+    struct landlock_path_beneath_attr rule = {.allowed_access =
+                                                  op->a & s->plan->landlock_fs};
     struct stat st;
     SBX_FD int fd = open(sbx_plan_str(s->plan, op->path), O_PATH | O_CLOEXEC);
 
@@ -36,12 +39,16 @@ static int add_rule(const struct sbx_setup *s, int ruleset, const struct sbx_op 
     rule.parent_fd = fd;
     if (!rule.allowed_access)
         return 0;
-    return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0 ? -errno : 0;
+    return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule,
+                   0) < 0
+               ? -errno
+               : 0;
 }
 
-/* A ruleset of this job alone: a shared one could be widened by a sibling that kept the fd. Takes all
- * consecutive LANDLOCK ops from `first`; *next is the op behind them. */
-int sbx_walls_landlock(struct sbx_setup *s, unsigned first, unsigned *next, struct sbx_err *e)
+/* A ruleset of this job alone: a shared one could be widened by a sibling that kept the
+ * fd. Takes all consecutive LANDLOCK ops from `first`; *next is the op behind them. */
+int sbx_walls_landlock(struct sbx_setup *s, unsigned first, unsigned *next,
+                       struct sbx_err *e)
 {
     const struct sbx_plan *p = s->plan;
     struct ruleset_attr attr = {p->landlock_fs, p->landlock_net, p->landlock_scope};
@@ -62,7 +69,8 @@ int sbx_walls_landlock(struct sbx_setup *s, unsigned first, unsigned *next, stru
     return 0;
 }
 
-int sbx_walls_seccomp(struct sbx_setup *s, const struct sbx_op *op, unsigned i, struct sbx_err *e)
+int sbx_walls_seccomp(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                      struct sbx_err *e)
 {
     struct sock_fprog prog = {
         .len = (unsigned short)s->plan->n_bpf,
@@ -72,7 +80,8 @@ int sbx_walls_seccomp(struct sbx_setup *s, const struct sbx_op *op, unsigned i, 
     long r;
 
     if (op->flags & SBX_F_LISTENER)
-        flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        flags =
+            SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
     if (r < 0 && errno == EINVAL && flags) { /* before 5.19 */
         flags = SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -88,7 +97,8 @@ int sbx_walls_seccomp(struct sbx_setup *s, const struct sbx_op *op, unsigned i, 
     return 0;
 }
 
-int sbx_walls_canary(struct sbx_setup *s, const struct sbx_op *op, unsigned i, struct sbx_err *e)
+int sbx_walls_canary(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                     struct sbx_err *e)
 {
     SBX_FD int fd = open(sbx_plan_str(s->plan, op->path), O_RDONLY | O_CLOEXEC);
 

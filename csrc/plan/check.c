@@ -37,8 +37,11 @@ static const uint8_t op_rules[SBX_N_OPS] = {
 /* Group of an op: the tree may interleave, the later groups come in order. */
 static int group_of(unsigned kind)
 {
-    return kind <= SBX_OP_DETACH ? 0 : kind <= SBX_OP_SYSCTL ? 1 : kind == SBX_OP_RLIMIT ? 2
-           : kind <= SBX_OP_CANARY ? 3 : 4;
+    return kind <= SBX_OP_DETACH   ? 0
+           : kind <= SBX_OP_SYSCTL ? 1
+           : kind == SBX_OP_RLIMIT ? 2
+           : kind <= SBX_OP_CANARY ? 3
+                                   : 4;
 }
 
 static int is_clean_path(const char *p)
@@ -62,8 +65,9 @@ int sbx_plan_check(const void *bytes, size_t n, uint32_t kind, struct sbx_err *e
     uint64_t ops_end;
     int group = 0;
 
-    if (n < sizeof *p || n > SBX_MAX_PLAN || p->magic != SBX_PLAN_MAGIC || p->kind != kind ||
-        p->n_bytes != n || p->n_ops > SBX_MAX_OPS || p->n_bpf > SBX_MAX_BPF)
+    if (n < sizeof *p || n > SBX_MAX_PLAN || p->magic != SBX_PLAN_MAGIC ||
+        p->kind != kind || p->n_bytes != n || p->n_ops > SBX_MAX_OPS ||
+        p->n_bpf > SBX_MAX_BPF)
         return sbx_fail(e, SBX_STAGE_PLAN, 0, EINVAL);
     ops_end = sizeof *p + (uint64_t)p->n_ops * sizeof(struct sbx_op);
     if (ops_end > n || (p->n_bpf && (p->bpf_off < ops_end || p->bpf_off % 8)) ||
@@ -76,8 +80,9 @@ int sbx_plan_check(const void *bytes, size_t n, uint32_t kind, struct sbx_err *e
         const struct sbx_op *op = sbx_plan_ops(p) + i;
         unsigned rules = op->kind < SBX_N_OPS ? op_rules[op->kind] : 0;
 
-        if (!(rules & (kind == SBX_PLAN_JOB ? IN_JOB : IN_TEMPLATE)) || op->path >= p->n_strings ||
-            op->text >= p->n_strings || group_of(op->kind) < group ||
+        if (!(rules & (kind == SBX_PLAN_JOB ? IN_JOB : IN_TEMPLATE)) ||
+            op->path >= p->n_strings || op->text >= p->n_strings ||
+            group_of(op->kind) < group ||
             ((rules & PATH) && !is_clean_path(sbx_plan_str(p, op->path))) ||
             ((rules & TEXT) && op->text == 0) ||
             ((rules & TEXT_IS_PATH) && !is_clean_path(sbx_plan_str(p, op->text))) ||

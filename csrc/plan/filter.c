@@ -1,10 +1,12 @@
-/* filter.c - see filter.h. The program is: architecture check, number, a balanced binary search over
- * ranges of numbers with one verdict, and at the leaves a verdict or the block of argument rules.
+/* filter.c - see filter.h. The program is: architecture check, number, a balanced
+ * binary search over ranges of numbers with one verdict, and at the leaves a verdict or
+ * the block of argument rules.
  *
- * Why a tree over merged ranges: when a filter is loaded the kernel runs it once per system call number
- * (its bitmap of always-allowed calls, kernel/seccomp.c seccomp_cache_prepare) and translates every
- * instruction, so depth and size are what loading costs. Argument blocks are leaves, so that read, write, futex and mmap stay in the
- * bitmap and cost nothing afterwards. */
+ * Why a tree over merged ranges: when a filter is loaded the kernel runs it once per
+ * system call number (its bitmap of always-allowed calls, kernel/seccomp.c
+ * seccomp_cache_prepare) and translates every instruction, so depth and size are what
+ * loading costs. Argument blocks are leaves, so that read, write, futex and mmap stay
+ * in the bitmap and cost nothing afterwards. */
 #include "filter.h"
 
 #include <errno.h>
@@ -26,7 +28,8 @@
 
 enum { X32_BIT = 0x40000000, MAX_RANGES = 2 * 4096 + 8 };
 
-/* Numbers from `first` up to the next range's first: one action, or the rules [rule, rule + n). */
+/* Numbers from `first` up to the next range's first: one action, or the rules [rule,
+ * rule + n). */
 struct range {
     uint32_t first;
     uint32_t action;
@@ -34,8 +37,8 @@ struct range {
     size_t at;            /* label of the rules' code */
 };
 
-/* A place in the program, counted from its end: code is made backwards, since BPF only jumps forwards
- * and so every target exists when the jump to it is made. */
+/* A place in the program, counted from its end: code is made backwards, since BPF only
+ * jumps forwards and so every target exists when the jump to it is made. */
 typedef size_t label; /* index into gen.rev */
 
 struct gen {
@@ -43,7 +46,8 @@ struct gen {
     uint32_t default_action;
     struct range *ranges;
     size_t n_ranges;
-    struct sock_filter *rev; /* the program in reverse: rev[0] is its last instruction */
+    /* the program in reverse: rev[0] is its last instruction */
+    struct sock_filter *rev;
     size_t n_rev;
     int err; /* first failure, positive errno */
 };
@@ -100,7 +104,9 @@ static label emit_load(struct gen *g, uint32_t arg, int is_high, uint32_t mask)
     if (mask != UINT32_MAX)
         emit(g, BPF_ALU | BPF_AND | BPF_K, mask, 0, 0);
     return emit(g, BPF_LD | BPF_W | BPF_ABS,
-                (uint32_t)offsetof(struct seccomp_data, args) + 8 * arg + (is_high ? 4 : 0), 0, 0);
+                (uint32_t)offsetof(struct seccomp_data, args) + 8 * arg +
+                    (is_high ? 4 : 0),
+                0, 0);
 }
 
 static label emit_cmp(struct gen *g, const struct sbx_cmp *c, label hit, label miss)
@@ -150,12 +156,14 @@ static label emit_list(struct gen *g, const struct sbx_rule *r, size_t n, label 
         size_t first = end - 1;
         uint32_t high = (uint32_t)r[first].cmps[last].value;
 
-        while (first > 0 && r[first - 1].cmps[last].value + 1 == r[first].cmps[last].value)
+        while (first > 0 &&
+               r[first - 1].cmps[last].value + 1 == r[first].cmps[last].value)
             first--;
         if (end - first > 2) {
             label below = emit_branch(g, BPF_JGT, high, at, hit);
 
-            at = emit_branch(g, BPF_JGE, (uint32_t)r[first].cmps[last].value, below, at);
+            at =
+                emit_branch(g, BPF_JGE, (uint32_t)r[first].cmps[last].value, below, at);
         } else {
             first = end - 1;
             at = emit_branch(g, BPF_JEQ, high, hit, at);
@@ -193,7 +201,8 @@ static label emit_rules(struct gen *g, const struct sbx_rule *r, size_t n)
     return at;
 }
 
-static int is_same_block(const struct gen *g, const struct range *a, const struct range *b)
+static int is_same_block(const struct gen *g, const struct range *a,
+                         const struct range *b)
 {
     if (a->n_rules != b->n_rules || a->n_rules == 0)
         return 0;
@@ -221,8 +230,8 @@ static label emit_leaf(struct gen *g, size_t i)
     return range->at = emit_rules(g, &g->rules[range->rule], range->n_rules);
 }
 
-/* Ranges [lo, hi): recursion depth is log2 of MAX_RANGES. The higher half is made first, so that all
- * later ranges have their labels. */
+/* Ranges [lo, hi): recursion depth is log2 of MAX_RANGES. The higher half is made
+ * first, so that all later ranges have their labels. */
 static label emit_tree(struct gen *g, size_t lo, size_t hi)
 {
     size_t mid = lo + (hi - lo) / 2;
@@ -234,10 +243,12 @@ static label emit_tree(struct gen *g, size_t lo, size_t hi)
         return emit_leaf(g, lo);
     above = emit_tree(g, mid, hi);
     below = emit_tree(g, lo, mid);
-    return above == below ? above : emit_branch(g, BPF_JGE, g->ranges[mid].first, above, below);
+    return above == below ? above
+                          : emit_branch(g, BPF_JGE, g->ranges[mid].first, above, below);
 }
 
-static void add_range(struct gen *g, uint32_t first, uint32_t action, size_t rule, size_t n_rules)
+static void add_range(struct gen *g, uint32_t first, uint32_t action, size_t rule,
+                      size_t n_rules)
 {
     struct range *last = g->n_ranges ? &g->ranges[g->n_ranges - 1] : NULL;
 
@@ -272,8 +283,9 @@ static void make_ranges(struct gen *g, size_t start, size_t n, uint32_t arch)
     add_range(g, SBX_CANARY_NR, SECCOMP_RET_ERRNO | SBX_CANARY_ERRNO, 0, 0);
     add_range(g, SBX_CANARY_NR + 1, dflt, 0, 0);
     if (arch == AUDIT_ARCH_X86_64) {
-        /* x32 numbers have their own meaning for pointers. -1 is what a tracer or a program writes
-         * for "no call": it has no x32 meaning and gets the ordinary answer. */
+        /* x32 numbers have their own meaning for pointers. -1 is what a tracer or a
+         * program writes for "no call": it has no x32 meaning and gets the ordinary
+         * answer. */
         add_range(g, X32_BIT, SECCOMP_RET_KILL_PROCESS, 0, 0);
         add_range(g, UINT32_MAX, dflt, 0, 0);
     }
@@ -287,17 +299,15 @@ static int is_known_action(uint32_t action)
     case SECCOMP_RET_ALLOW:
     case SECCOMP_RET_USER_NOTIF:
     case SECCOMP_RET_LOG:
-    case SECCOMP_RET_KILL_PROCESS:
-        return (action & SECCOMP_RET_DATA) == 0;
-    default:
-        return 0;
+    case SECCOMP_RET_KILL_PROCESS: return (action & SECCOMP_RET_DATA) == 0;
+    default: return 0;
     }
 }
 
 static int is_good_rule(const struct sbx_rule *r, int32_t last_nr)
 {
-    if (r->nr < 0 || r->nr >= SBX_CANARY_NR || r->nr < last_nr || r->n_cmps > SBX_MAX_CMPS ||
-        r->pad != 0 || !is_known_action(r->action))
+    if (r->nr < 0 || r->nr >= SBX_CANARY_NR || r->nr < last_nr ||
+        r->n_cmps > SBX_MAX_CMPS || r->pad != 0 || !is_known_action(r->action))
         return 0;
     for (uint32_t i = 0; i < r->n_cmps; i++) {
         const struct sbx_cmp *c = &r->cmps[i];
@@ -312,7 +322,8 @@ static void emit_program(struct gen *g, uint32_t arch)
 {
     label tree = emit_tree(g, 0, g->n_ranges), kill;
 
-    if (!g->err && tree != g->n_rev - 1) /* what follows the load of the number must be the tree */
+    if (!g->err &&
+        tree != g->n_rev - 1) /* what follows the load of the number must be the tree */
         emit(g, BPF_JMP | BPF_JA, (uint32_t)distance(g, tree), 0, 0);
     tree = emit(g, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
     kill = emit(g, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
@@ -320,8 +331,8 @@ static void emit_program(struct gen *g, uint32_t arch)
     emit(g, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
 }
 
-int sbx_filter_build(const struct sbx_rule *rules, size_t n, uint32_t default_action, void **bpf,
-                     size_t *n_bytes, struct sbx_err *e)
+int sbx_filter_build(const struct sbx_rule *rules, size_t n, uint32_t default_action,
+                     void **bpf, size_t *n_bytes, struct sbx_err *e)
 {
     struct gen g = {.rules = rules, .default_action = default_action};
     uint32_t arch = NATIVE_ARCH;

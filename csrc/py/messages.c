@@ -1,4 +1,5 @@
-/* messages.c - messages (base/wire.h) and frames (base/call.h) for Python: moving bytes and fds. */
+/* messages.c - messages (base/wire.h) and frames (base/call.h) for Python: moving bytes
+ * and fds. */
 #include "module.h"
 
 #include "../base/call.h"
@@ -47,8 +48,10 @@ static PyObject *tuple_of_fds(const int *fds, unsigned n)
     return t;
 }
 
-PyDoc_STRVAR(send_doc, "send(sock, message: bytes, fds: tuple[int, ...] = (), flags: int = 0) -> None\n\n"
-                       "Send one message with descriptors. OSError on failure.");
+PyDoc_STRVAR(
+    send_doc,
+    "send(sock, message: bytes, fds: tuple[int, ...] = (), flags: int = 0) -> None\n\n"
+    "Send one message with descriptors. OSError on failure.");
 
 static PyObject *py_send(PyObject *self, PyObject *args)
 {
@@ -72,10 +75,12 @@ static PyObject *py_send(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(recv_doc, "recv(sock, max_bytes: int, max_fds: int = 0, timeout_ms: int = -1)\n"
-                       "-> tuple[bytes, tuple[int, ...]] | None\n\n"
-                       "Receive one message; b'' means that the peer closed, None that the time is over.\n"
-                       "Descriptors beyond max_fds are refused with EMSGSIZE.");
+PyDoc_STRVAR(
+    recv_doc,
+    "recv(sock, max_bytes: int, max_fds: int = 0, timeout_ms: int = -1)\n"
+    "-> tuple[bytes, tuple[int, ...]] | None\n\n"
+    "Receive one message; b'' means that the peer closed, None that the time is over.\n"
+    "Descriptors beyond max_fds are refused with EMSGSIZE.");
 
 static PyObject *py_recv(PyObject *self, PyObject *args)
 {
@@ -101,7 +106,8 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     if (p < 0)
         n = -errno;
     else if (p > 0)
-        n = sbx_recv(sock, buf, (size_t)max_bytes, fds, (unsigned)max_fds, &n_fds, timeout == 0 ? MSG_DONTWAIT : 0);
+        n = sbx_recv(sock, buf, (size_t)max_bytes, fds, (unsigned)max_fds, &n_fds,
+                     timeout == 0 ? MSG_DONTWAIT : 0);
     Py_END_ALLOW_THREADS
     if (p == 0 || n == -EAGAIN || n == -EINTR) {
         PyMem_Free(buf);
@@ -120,10 +126,11 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     return both;
 }
 
-PyDoc_STRVAR(send_frame_doc,
-             "send_frame(channel, kind: int, body: bytes, fds: tuple[int, ...] = (), n_body: int = 0,\n"
-             "n_memfd: int = 0) -> None\n\nSend one frame. n_memfd != 0: the first fd is the memfd and "
-             "n_body bytes of it are the body.");
+PyDoc_STRVAR(send_frame_doc, "send_frame(channel, kind: int, body: bytes, fds: "
+                             "tuple[int, ...] = (), n_body: int = 0,\n"
+                             "n_memfd: int = 0) -> None\n\nSend one frame. n_memfd != "
+                             "0: the first fd is the memfd and "
+                             "n_body bytes of it are the body.");
 
 static PyObject *py_send_frame(PyObject *self, PyObject *args)
 {
@@ -133,7 +140,8 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
     Py_buffer buf;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiy*|O!KK", &chan, &kind, &buf, &PyTuple_Type, &seq, &n_body, &n_memfd))
+    if (!PyArg_ParseTuple(args, "iiy*|O!KK", &chan, &kind, &buf, &PyTuple_Type, &seq,
+                          &n_body, &n_memfd))
         return NULL;
     if ((seq && (n = fds_of(seq, fds)) < 0) || buf.len > SBX_FRAME_INLINE) {
         if (!PyErr_Occurred())
@@ -143,7 +151,8 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
     }
     struct sbx_frame head = {(uint32_t)kind, (uint32_t)buf.len, n_body, n_memfd};
     Py_BEGIN_ALLOW_THREADS
-    r = sbx_send(chan, &head, sizeof head, buf.buf, (size_t)buf.len, fds, (unsigned)n, 0);
+    r = sbx_send(chan, &head, sizeof head, buf.buf, (size_t)buf.len, fds, (unsigned)n,
+                 0);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&buf);
     if (r < 0)
@@ -151,33 +160,38 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* (event, kind, body, memfd, n_body, n_memfd) from one received frame; checks only its shape. */
+/* (event, kind, body, memfd, n_body, n_memfd) from one received frame; checks only its
+ * shape. */
 static PyObject *frame_tuple(const char *buf, ssize_t n, int fd)
 {
     struct sbx_frame f;
 
     if (n >= (ssize_t)sizeof f)
         memcpy(&f, buf, sizeof f);
-    if (n < (ssize_t)sizeof f || n != (ssize_t)sizeof f + f.n_inline || (f.n_memfd != 0) != (fd >= 0) ||
-        f.n_body > f.n_memfd || f.n_memfd > LLONG_MAX) {
+    if (n < (ssize_t)sizeof f || n != (ssize_t)sizeof f + f.n_inline ||
+        (f.n_memfd != 0) != (fd >= 0) || f.n_body > f.n_memfd ||
+        f.n_memfd > LLONG_MAX) {
         sbx_close(&fd);
         return Py_BuildValue("(iiy#iKK)", 1, 0, "", (Py_ssize_t)0, -1, 0ULL, 0ULL);
     }
-    return Py_BuildValue("(iiy#iKK)", 1, (int)f.kind, buf + sizeof f, (Py_ssize_t)f.n_inline, fd,
-                         (unsigned long long)f.n_body, (unsigned long long)f.n_memfd);
+    return Py_BuildValue("(iiy#iKK)", 1, (int)f.kind, buf + sizeof f,
+                         (Py_ssize_t)f.n_inline, fd, (unsigned long long)f.n_body,
+                         (unsigned long long)f.n_memfd);
 }
 
 static PyObject *bytes_event(int event, const char *buf, ssize_t n)
 {
-    return Py_BuildValue("(iiy#iKK)", event, 0, buf, n < 0 ? (Py_ssize_t)0 : (Py_ssize_t)n, -1, 0ULL, 0ULL);
+    return Py_BuildValue("(iiy#iKK)", event, 0, buf,
+                         n < 0 ? (Py_ssize_t)0 : (Py_ssize_t)n, -1, 0ULL, 0ULL);
 }
 
-PyDoc_STRVAR(wait_frame_doc,
-             "wait_frame(channel, out, err, cancel, timeout_ms)\n"
-             "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
-             "Wait for what a job does next. event: 0 time over, 1 frame (kind 0: malformed), 2 bytes on\n"
-             "stdout (b'' = closed), 3 on stderr, 4 channel closed, 5 cancelled. fds of -1 are not watched.\n"
-             "A signal handler that raises ends the wait.");
+PyDoc_STRVAR(wait_frame_doc, "wait_frame(channel, out, err, cancel, timeout_ms)\n"
+                             "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
+                             "Wait for what a job does next. event: 0 time over, 1 "
+                             "frame (kind 0: malformed), 2 bytes on\n"
+                             "stdout (b'' = closed), 3 on stderr, 4 channel closed, 5 "
+                             "cancelled. fds of -1 are not watched.\n"
+                             "A signal handler that raises ends the wait.");
 
 static PyObject *py_wait_frame(PyObject *self, PyObject *args)
 {
@@ -189,7 +203,10 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "iiiii", &chan, &out, &err, &cancel, &timeout))
         return NULL;
-    struct pollfd p[4] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}, {cancel, POLLIN, 0}};
+    struct pollfd p[4] = {{chan, POLLIN, 0},
+                          {out, POLLIN, 0},
+                          {err, POLLIN, 0},
+                          {cancel, POLLIN, 0}};
     char *buf = PyMem_Malloc(READ_SIZE);
     if (!buf)
         return PyErr_NoMemory();
@@ -223,8 +240,9 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     return result;
 }
 
-PyDoc_STRVAR(socketpair_doc, "socketpair() -> tuple[int, int]\n\n"
-                             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors.");
+PyDoc_STRVAR(socketpair_doc,
+             "socketpair() -> tuple[int, int]\n\n"
+             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors.");
 
 static PyObject *py_socketpair(PyObject *self, PyObject *args)
 {
@@ -237,7 +255,8 @@ static PyObject *py_socketpair(PyObject *self, PyObject *args)
     return tuple_of_fds(fds, 2);
 }
 
-/* Read what is in a pipe now, without waiting, as bytes; NULL with an exception on failure. */
+/* Read what is in a pipe now, without waiting, as bytes; NULL with an exception on
+ * failure. */
 static PyObject *drain(int fd, char *buf)
 {
     PyObject *all = PyBytes_FromStringAndSize("", 0);
@@ -256,12 +275,16 @@ static PyObject *drain(int fd, char *buf)
     return all;
 }
 
-PyDoc_STRVAR(exchange_doc,
-             "exchange(channel, out, err, kind: int, body: bytes, timeout_ms, spin_us)\n"
-             "-> tuple[event, kind, body, memfd, n_body, n_memfd, stdout: bytes, stderr: bytes]\n\n"
-             "The usual call in one step: send a frame, wait a moment for the answer, take what was\n"
-             "printed before it. event: 1 the answer, 0 nothing yet or output first (go on with\n"
-             "wait_frame), 4 channel closed, 6 the frame could not be sent (the job had died).");
+PyDoc_STRVAR(
+    exchange_doc,
+    "exchange(channel, out, err, kind: int, body: bytes, timeout_ms, spin_us)\n"
+    "-> tuple[event, kind, body, memfd, n_body, n_memfd, stdout: bytes, stderr: "
+    "bytes]\n\n"
+    "The usual call in one step: send a frame, wait a moment for the answer, take what "
+    "was\n"
+    "printed before it. event: 1 the answer, 0 nothing yet or output first (go on "
+    "with\n"
+    "wait_frame), 4 channel closed, 6 the frame could not be sent (the job had died).");
 
 static PyObject *py_exchange(PyObject *self, PyObject *args)
 {
@@ -271,7 +294,8 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     Py_buffer body;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiiiy*ii", &chan, &out, &err, &kind, &body, &timeout, &spin_us))
+    if (!PyArg_ParseTuple(args, "iiiiy*ii", &chan, &out, &err, &kind, &body, &timeout,
+                          &spin_us))
         return NULL;
     char *buf = body.len <= SBX_FRAME_INLINE ? PyMem_Malloc(READ_SIZE) : NULL;
     if (!buf) {
@@ -284,7 +308,8 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     if (sent == 0) {
         struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
         uint64_t until = spin_us > 0 ? sbx_now_ns() + (uint64_t)spin_us * 1000 : 0;
-        /* An answer that comes while we look costs no wake-up of this thread (33-41 us across CPUs). */
+        /* An answer that comes while we look costs no wake-up of this thread (33-41 us
+         * across CPUs). */
         do
             n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
         while (n == -EAGAIN && until && sbx_now_ns() < until);
@@ -309,7 +334,8 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
         frame = n < 0 ? bytes_event(1, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
     if (frame) {
         said = ready ? drain(out, buf) : PyBytes_FromStringAndSize("", 0);
-        cried = said ? (ready ? drain(err, buf) : PyBytes_FromStringAndSize("", 0)) : NULL;
+        cried =
+            said ? (ready ? drain(err, buf) : PyBytes_FromStringAndSize("", 0)) : NULL;
     }
     if (cried) {
         PyObject *rest = PyTuple_Pack(2, said, cried);

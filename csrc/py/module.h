@@ -1,7 +1,9 @@
-/* module.h - the functions of the extension agentsbx._core, grouped by the process that calls them.
+/* module.h - the functions of the extension agentsbx._core, grouped by the process that
+ * calls them.
  *
- * This folder is the only one with Python.h. Functions take and return ints, bytes and tuples; no
- * logic lives here, no C code calls back into Python (law 2), module state is empty.
+ * This folder is the only one with Python.h. Functions take and return ints, bytes and
+ * tuples; no logic lives here, no C code calls back into Python (law 2), module state
+ * is empty.
  */
 #ifndef SBX_MODULE_H
 #define SBX_MODULE_H

@@ -6,8 +6,9 @@
 
 #include <stdlib.h>
 
-PyDoc_STRVAR(check_doc, "check_plan(plan: bytes, kind: int) -> bytes\n\n"
-                        "b'' if the plan is well-formed, else the 12-byte error record.");
+PyDoc_STRVAR(check_doc,
+             "check_plan(plan: bytes, kind: int) -> bytes\n\n"
+             "b'' if the plan is well-formed, else the 12-byte error record.");
 
 static PyObject *py_check_plan(PyObject *self, PyObject *args)
 {
@@ -20,11 +21,14 @@ static PyObject *py_check_plan(PyObject *self, PyObject *args)
         return NULL;
     int r = sbx_plan_check(buf.buf, (size_t)buf.len, kind, &e);
     PyBuffer_Release(&buf);
-    return PyBytes_FromStringAndSize(r < 0 ? (const char *)&e : "", r < 0 ? (Py_ssize_t)sizeof e : 0);
+    return PyBytes_FromStringAndSize(r < 0 ? (const char *)&e : "",
+                                     r < 0 ? (Py_ssize_t)sizeof e : 0);
 }
 
-PyDoc_STRVAR(filter_doc, "compile_filter(rules: bytes, default_action: int) -> bytes\n\n"
-                         "Raw BPF of a filter; `rules` is an array of struct sbx_rule (plan/filter.h).");
+PyDoc_STRVAR(
+    filter_doc,
+    "compile_filter(rules: bytes, default_action: int) -> bytes\n\n"
+    "Raw BPF of a filter; `rules` is an array of struct sbx_rule (plan/filter.h).");
 
 static PyObject *py_compile_filter(PyObject *self, PyObject *args)
 {
@@ -39,10 +43,12 @@ static PyObject *py_compile_filter(PyObject *self, PyObject *args)
         return NULL;
     if ((size_t)buf.len % sizeof(struct sbx_rule)) {
         PyBuffer_Release(&buf);
-        PyErr_SetString(PyExc_ValueError, "rules: not a whole number of struct sbx_rule");
+        PyErr_SetString(PyExc_ValueError,
+                        "rules: not a whole number of struct sbx_rule");
         return NULL;
     }
-    int r = sbx_filter_build(buf.buf, (size_t)buf.len / sizeof(struct sbx_rule), action, &bpf, &n_bytes, &e);
+    int r = sbx_filter_build(buf.buf, (size_t)buf.len / sizeof(struct sbx_rule), action,
+                             &bpf, &n_bytes, &e);
     PyBuffer_Release(&buf);
     if (r < 0)
         return sbx_py_errno(r);

@@ -3,13 +3,16 @@
 
 #include "../spawn/zygote.h"
 
-PyDoc_STRVAR(serve_doc, "zygote_serve(sock) -> tuple[int, int] | None\n\n"
-                        "Fork jobs as the supervisor asks, for ever. Returns None in the zygote when the\n"
-                        "supervisor is gone, (job_id, snapshot_version) in each job with all walls up.");
+PyDoc_STRVAR(
+    serve_doc,
+    "zygote_serve(sock) -> tuple[int, int] | None\n\n"
+    "Fork jobs as the supervisor asks, for ever. Returns None in the zygote when the\n"
+    "supervisor is gone, (job_id, snapshot_version) in each job with all walls up.");
 
 static PyObject *py_zygote_serve(PyObject *self, PyObject *args)
 {
-    /* CPython's own fork protocol (stable ABI): import lock, at-fork hooks, GIL state. */
+    /* CPython's own fork protocol (stable ABI): import lock, at-fork hooks, GIL state.
+     */
     const struct sbx_fork_hooks hooks = {PyOS_BeforeFork, PyOS_AfterFork_Parent};
     struct sbx_job_info info = {0, 0};
     int sock, r;
@@ -23,7 +26,8 @@ static PyObject *py_zygote_serve(PyObject *self, PyObject *args)
     if (r == 0)
         Py_RETURN_NONE;
     PyOS_AfterFork_Child();
-    return Py_BuildValue("(KK)", (unsigned long long)info.job_id, (unsigned long long)info.version);
+    return Py_BuildValue("(KK)", (unsigned long long)info.job_id,
+                         (unsigned long long)info.version);
 }
 
 PyMethodDef sbx_py_zygote[] = {

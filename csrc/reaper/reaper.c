@@ -16,20 +16,29 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-struct command { char **argv, **envp; int fds[3]; /* -1: keep what is there */ unsigned fd_mask; };
+struct command {
+    char **argv, **envp;
+    int fds[3]; /* -1: keep what is there */
+    unsigned fd_mask;
+};
 
 static void fail(enum sbx_stage stage, int err) __attribute__((noreturn));
 
 static void fail(enum sbx_stage stage, int err)
 {
-    struct { struct sbx_frame head; struct sbx_err err; } m = {.head = {SBX_FRAME_FAILED, sizeof(struct sbx_err), 0, 0}};
+    struct {
+        struct sbx_frame head;
+        struct sbx_err err;
+    } m = {.head = {SBX_FRAME_FAILED, sizeof(struct sbx_err), 0, 0}};
 
     sbx_fail(&m.err, stage, 0, err);
-    (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.err, sizeof m.err, NULL, 0, 0);
+    (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.err, sizeof m.err, NULL,
+                   0, 0);
     _exit(127);
 }
 
-/* Split `n` words of the NUL-terminated strings at *s. NULL-terminated array, or NULL if they end early. */
+/* Split `n` words of the NUL-terminated strings at *s. NULL-terminated array, or NULL
+ * if they end early. */
 static char **split(char **s, char *end, uint32_t n)
 {
     char **words = n < 65536 ? calloc(n + 1, sizeof *words) : NULL;
@@ -69,10 +78,12 @@ static void receive(struct command *c)
 
     if (n == 0)
         _exit(0); /* never called: the pool was dropped */
-    if (n < (ssize_t)sizeof *f || f->kind != SBX_FRAME_EXEC || n != (ssize_t)(sizeof *f + f->n_inline))
+    if (n < (ssize_t)sizeof *f || f->kind != SBX_FRAME_EXEC ||
+        n != (ssize_t)(sizeof *f + f->n_inline))
         fail(SBX_STAGE_PROTOCOL, n < 0 ? (int)-n : EPROTO);
     if (f->n_memfd) { /* long argument lists */
-        char *map = n_fds ? mmap(NULL, f->n_memfd, PROT_READ, MAP_PRIVATE, fds[0], 0) : MAP_FAILED;
+        char *map = n_fds ? mmap(NULL, f->n_memfd, PROT_READ, MAP_PRIVATE, fds[0], 0)
+                          : MAP_FAILED;
         if (map == MAP_FAILED || f->n_body > f->n_memfd)
             fail(SBX_STAGE_PROTOCOL, EPROTO);
         close(fds[k++]);
@@ -88,7 +99,8 @@ static void receive(struct command *c)
         }
 }
 
-/* In the vfork child: shares memory with pid 1, so raw calls and no writes but to *err. */
+/* In the vfork child: shares memory with pid 1, so raw calls and no writes but to *err.
+ */
 static void exec_command(const struct command *c, volatile int *err)
 {
     static char path[4096];
@@ -139,7 +151,8 @@ void sbx_reaper_run(void)
 
     (void)fcntl(SBX_JOB_CHANNEL, F_SETFD, FD_CLOEXEC);
     receive(&c);
-    sbx_signals_reset(); /* pid 1 ignores them again; the command starts with defaults */
+    sbx_signals_reset(); /* pid 1 ignores them again; the command starts with defaults
+                          */
     pid = vfork();
     if (pid == 0)
         exec_command(&c, &err);
@@ -153,10 +166,13 @@ void sbx_reaper_run(void)
     if (err)
         fail(SBX_STAGE_EXEC, err);
     m.status = status;
-    m.usage = (struct sbx_usage){
-        (uint64_t)ru.ru_utime.tv_sec * 1000000u + (uint64_t)ru.ru_utime.tv_usec,
-        (uint64_t)ru.ru_stime.tv_sec * 1000000u + (uint64_t)ru.ru_stime.tv_usec, (uint64_t)ru.ru_maxrss};
-    (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.status, m.head.n_inline, NULL, 0, 0);
+    m.usage = (struct sbx_usage){(uint64_t)ru.ru_utime.tv_sec * 1000000u +
+                                     (uint64_t)ru.ru_utime.tv_usec,
+                                 (uint64_t)ru.ru_stime.tv_sec * 1000000u +
+                                     (uint64_t)ru.ru_stime.tv_usec,
+                                 (uint64_t)ru.ru_maxrss};
+    (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.status, m.head.n_inline,
+                   NULL, 0, 0);
     _exit(0);
 }
 

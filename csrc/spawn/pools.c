@@ -12,14 +12,15 @@
 
 enum { SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE };
 
-const struct sbx_plan *sbx_plan_map(int fd, uint32_t kind, size_t *n_bytes, struct sbx_err *e)
+const struct sbx_plan *sbx_plan_map(int fd, uint32_t kind, size_t *n_bytes,
+                                    struct sbx_err *e)
 {
     struct stat st;
     int seals = fcntl(fd, F_GET_SEALS);
     void *map;
 
-    if (seals < 0 || (seals & SEALS) != SEALS || fstat(fd, &st) < 0 || st.st_size <= 0 ||
-        st.st_size > SBX_MAX_PLAN) {
+    if (seals < 0 || (seals & SEALS) != SEALS || fstat(fd, &st) < 0 ||
+        st.st_size <= 0 || st.st_size > SBX_MAX_PLAN) {
         sbx_fail(e, SBX_STAGE_PLAN, 0, EBADMSG);
         return NULL;
     }
@@ -56,7 +57,8 @@ static int park(uint64_t id, unsigned index, int mount_fd)
     pool_path(path, id, index, 1);
     if (fstat(mount_fd, &st) < 0)
         return -errno;
-    if (S_ISDIR(st.st_mode) ? mkdir(path, 0700) < 0 : mknod(path, S_IFREG | 0400, 0) < 0)
+    if (S_ISDIR(st.st_mode) ? mkdir(path, 0700) < 0
+                            : mknod(path, S_IFREG | 0400, 0) < 0)
         return -errno;
     SBX_FD int to = open(path, O_PATH | O_CLOEXEC);
     return to < 0 ? -errno : sbx_move_mount(mount_fd, to);
@@ -76,8 +78,8 @@ static void unpark(uint64_t id, unsigned n_mounts)
     (void)rmdir(path);
 }
 
-int sbx_pools_add(struct sbx_pools *p, const struct sbx_pool *m, const int *fds, unsigned n_fds,
-                  struct sbx_err *e)
+int sbx_pools_add(struct sbx_pools *p, const struct sbx_pool *m, const int *fds,
+                  unsigned n_fds, struct sbx_err *e)
 {
     unsigned k = 0;
     char path[96];

@@ -20,7 +20,10 @@
 
 enum { MAX_FORK_FDS = 4 + SBX_MAX_CGROUP_FDS };
 
-struct live_job { int pid; uint64_t job_id; };
+struct live_job {
+    int pid;
+    uint64_t job_id;
+};
 
 struct zygote {
     int sock, sigfd, pidns_fd;
@@ -64,10 +67,15 @@ static void reap(struct zygote *z)
         for (unsigned i = 0; i < z->n_jobs; i++)
             if (z->jobs[i].pid == pid) {
                 struct sbx_exited msg = {
-                    .head = {SBX_MSG_EXITED, 0}, .job_id = z->jobs[i].job_id, .wait_status = status,
-                    .utime_us = (uint64_t)ru.ru_utime.tv_sec * 1000000u + (uint64_t)ru.ru_utime.tv_usec,
-                    .stime_us = (uint64_t)ru.ru_stime.tv_sec * 1000000u + (uint64_t)ru.ru_stime.tv_usec,
-                    .maxrss_kb = (uint64_t)ru.ru_maxrss, .n_faults_minor = (uint64_t)ru.ru_minflt,
+                    .head = {SBX_MSG_EXITED, 0},
+                    .job_id = z->jobs[i].job_id,
+                    .wait_status = status,
+                    .utime_us = (uint64_t)ru.ru_utime.tv_sec * 1000000u +
+                                (uint64_t)ru.ru_utime.tv_usec,
+                    .stime_us = (uint64_t)ru.ru_stime.tv_sec * 1000000u +
+                                (uint64_t)ru.ru_stime.tv_usec,
+                    .maxrss_kb = (uint64_t)ru.ru_maxrss,
+                    .n_faults_minor = (uint64_t)ru.ru_minflt,
                     .n_faults_major = (uint64_t)ru.ru_majflt,
                 };
                 (void)sbx_send(z->sock, &msg, sizeof msg, NULL, 0, NULL, 0, 0);
@@ -77,7 +85,8 @@ static void reap(struct zygote *z)
 }
 
 /* Split the fds of a FORK message. 0 or -EPROTO. */
-static int take_fork_fds(const struct sbx_fork *m, const int *fds, unsigned n_fds, struct sbx_job_start *j)
+static int take_fork_fds(const struct sbx_fork *m, const int *fds, unsigned n_fds,
+                         struct sbx_job_start *j)
 {
     unsigned n = 3 + (m->version != 0);
 
@@ -93,12 +102,15 @@ static int take_fork_fds(const struct sbx_fork *m, const int *fds, unsigned n_fd
 }
 
 /* Returns 1 in the child, else 0 or -errno. */
-static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds, unsigned n_fds,
-                    struct sbx_job_info *info)
+static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds,
+                    unsigned n_fds, struct sbx_job_info *info)
 {
     struct sbx_forked msg = {.head = {SBX_MSG_FORKED, 0}, .job_id = m->job_id};
-    struct sbx_job_start j = {.pool_id = m->pool_id, .job_id = m->job_id, .version = m->version,
-                              .uid_index = m->uid_index, .zygote_sock = z->sock};
+    struct sbx_job_start j = {.pool_id = m->pool_id,
+                              .job_id = m->job_id,
+                              .version = m->version,
+                              .uid_index = m->uid_index,
+                              .zygote_sock = z->sock};
     int pid = -1, pidfd = -1, r = 0;
 
     j.plan = sbx_pools_plan(&z->pools, m->pool_id);
@@ -120,7 +132,8 @@ static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds, 
             r = sbx_fail(&msg.err, SBX_STAGE_FORK, 0, errno);
         if (z->hooks)
             z->hooks->after_parent();
-        /* Without this the next fork would land in the dead job's namespace (ENOMEM). */
+        /* Without this the next fork would land in the dead job's namespace (ENOMEM).
+         */
         if (setns(z->pidns_fd, CLONE_NEWPID) < 0)
             return -errno;
     }
@@ -131,7 +144,8 @@ static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds, 
             kill(pid, SIGKILL);
         }
     }
-    r = sbx_send(z->sock, &msg, sizeof msg, NULL, 0, &pidfd, pidfd >= 0 && msg.err.stage == 0, 0);
+    r = sbx_send(z->sock, &msg, sizeof msg, NULL, 0, &pidfd,
+                 pidfd >= 0 && msg.err.stage == 0, 0);
     sbx_close(&pidfd);
     return r;
 }
@@ -139,11 +153,17 @@ static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds, 
 /* One message. 0, 1 in a child, -errno on a broken socket, -ESHUTDOWN at its end. */
 static int serve_one(struct zygote *z, struct sbx_job_info *info)
 {
-    union { struct sbx_head head; struct sbx_pool pool; struct sbx_fork fork; struct sbx_drop drop; } m;
+    union {
+        struct sbx_head head;
+        struct sbx_pool pool;
+        struct sbx_fork fork;
+        struct sbx_drop drop;
+    } m;
     int fds[1 + SBX_MAX_MOUNTS];
     unsigned n_fds;
     struct sbx_err e = {0};
-    ssize_t n = sbx_recv(z->sock, &m, sizeof m, fds, sizeof fds / sizeof *fds, &n_fds, 0);
+    ssize_t n =
+        sbx_recv(z->sock, &m, sizeof m, fds, sizeof fds / sizeof *fds, &n_fds, 0);
     int r = 0;
 
     if (n <= 0)
@@ -165,7 +185,8 @@ static int serve_one(struct zygote *z, struct sbx_job_info *info)
     return r;
 }
 
-int sbx_zygote_serve(int sock, const struct sbx_fork_hooks *hooks, struct sbx_job_info *info)
+int sbx_zygote_serve(int sock, const struct sbx_fork_hooks *hooks,
+                     struct sbx_job_info *info)
 {
     struct zygote z = {.sock = sock, .hooks = hooks};
     struct sbx_err none = {0};

@@ -26,7 +26,8 @@ static void ask_to_end(int sig)
     is_asked_to_end = 1;
 }
 
-/* What the host passed on by habit is none of ours: keys in the environment, its umask, its signals. */
+/* What the host passed on by habit is none of ours: keys in the environment, its umask,
+ * its signals. */
 static void forget_host(void)
 {
     struct sigaction act = {.sa_handler = ask_to_end};
@@ -50,7 +51,8 @@ static int parse_fd(const char *s, int *fd)
     return fcntl(*fd, F_SETFD, FD_CLOEXEC) ? -errno : 0;
 }
 
-/* 0-2 are /dev/null from here on: nothing of ours prints, and no descriptor of ours may land there. */
+/* 0-2 are /dev/null from here on: nothing of ours prints, and no descriptor of ours may
+ * land there. */
 static int take_stdio(struct sbx_launch *l)
 {
     int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -66,7 +68,8 @@ static int take_stdio(struct sbx_launch *l)
     return l->null_fd < 0 ? -EMFILE : 0;
 }
 
-/* Are the host ids [base, base + n) ours to give? They are not in a container with a small map. */
+/* Are the host ids [base, base + n) ours to give? They are not in a container with a
+ * small map. */
 static int is_range_mapped(uint32_t base, uint32_t n)
 {
     FILE *f = fopen("/proc/self/uid_map", "re");
@@ -82,7 +85,10 @@ static int is_range_mapped(uint32_t base, uint32_t n)
 
 static int has_root_caps(void)
 {
-    enum { NEED = 1u << CAP_SYS_ADMIN | 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_CHOWN };
+    enum {
+        NEED =
+            1u << CAP_SYS_ADMIN | 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_CHOWN
+    };
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2] = {{0}};
 
@@ -90,8 +96,9 @@ static int has_root_caps(void)
            (data[0].effective & NEED) == NEED;
 }
 
-/* A mount namespace of our own; as an ordinary user in a user namespace, where we are root of
- * nothing but our mounts. Slave: what the host mounts later is seen, nothing of ours leaks out. */
+/* A mount namespace of our own; as an ordinary user in a user namespace, where we are
+ * root of nothing but our mounts. Slave: what the host mounts later is seen, nothing of
+ * ours leaks out. */
 static int enter_namespaces(struct sbx_launch *l, struct sbx_err *e)
 {
     uint32_t uid = geteuid(), gid = getegid();
@@ -101,7 +108,8 @@ static int enter_namespaces(struct sbx_launch *l, struct sbx_err *e)
     l->uid_base = l->is_root ? SBX_UID_BASE : 0;
     l->n_uids = l->is_root ? SBX_N_UIDS : 1;
     if (unshare(CLONE_NEWNS | (l->is_root ? 0 : CLONE_NEWUSER)))
-        return sbx_fail(e, l->is_root ? SBX_STAGE_NAMESPACES : SBX_STAGE_USERNS, 0, errno);
+        return sbx_fail(e, l->is_root ? SBX_STAGE_NAMESPACES : SBX_STAGE_USERNS, 0,
+                        errno);
     if (!l->is_root && (r = sbx_proc_map_ids(getpid(), 0, uid, 0, gid, 1, 0)))
         return sbx_fail(e, SBX_STAGE_IDMAP, 0, r);
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL))
@@ -109,12 +117,13 @@ static int enter_namespaces(struct sbx_launch *l, struct sbx_err *e)
     return 0;
 }
 
-/* Our own program through a read-only mount of its own: pid 1 of a command's sandbox runs it, and must
- * not be able to open it for writing by /proc/self/exe (compare CVE-2019-5736). */
+/* Our own program through a read-only mount of its own: pid 1 of a command's sandbox
+ * runs it, and must not be able to open it for writing by /proc/self/exe (compare
+ * CVE-2019-5736). */
 static int open_self(struct sbx_launch *l, struct sbx_err *e)
 {
-    struct sbx_mount_attr attr = {.attr_set =
-                                      MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+    struct sbx_mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                              MOUNT_ATTR_NODEV};
     char path[64], num[24];
     SBX_FD int exe = open("/proc/self/exe", O_PATH | O_CLOEXEC);
     SBX_FD int tree = -1;
@@ -123,7 +132,8 @@ static int open_self(struct sbx_launch *l, struct sbx_err *e)
 
     if (exe < 0)
         return sbx_fail(e, SBX_STAGE_LAUNCH, 0, errno);
-    /* The magic link's mount is of the namespace that we left; the same file by name is of ours. */
+    /* The magic link's mount is of the namespace that we left; the same file by name is
+     * of ours. */
     char name[4096];
     ssize_t n = readlink("/proc/self/exe", name, sizeof name - 1);
     if (n <= 0)
@@ -145,8 +155,10 @@ static int open_self(struct sbx_launch *l, struct sbx_err *e)
 /* Clone the supervisor, write its maps, let it go on. Its pid, or -errno. */
 static pid_t start_supervisor(struct sbx_launch *l, int *pidfd, struct sbx_err *e)
 {
-    /* No cgroup namespace: with one, the supervisor could not put jobs into groups outside its own. */
-    const uint64_t flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+    /* No cgroup namespace: with one, the supervisor could not put jobs into groups
+     * outside its own. */
+    const uint64_t flags =
+        CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
     int go[2], r;
     unsigned char may_use_cg;
 
@@ -224,8 +236,9 @@ int sbx_broker_main(int argc, char **argv)
             return 2;
         l.is_debug = 1;
     }
-    if (argc < 5 || parse_fd(argv[2], &l.control_fd) || parse_fd(argv[3], &l.broker_fd) ||
-        parse_fd(argv[4], &l.host_pidfd) || take_stdio(&l))
+    if (argc < 5 || parse_fd(argv[2], &l.control_fd) ||
+        parse_fd(argv[3], &l.broker_fd) || parse_fd(argv[4], &l.host_pidfd) ||
+        take_stdio(&l))
         return 2;
     if (start(&l, &hello.err) == 0)
         pid = start_supervisor(&l, &pidfd, &hello.err);

@@ -79,7 +79,8 @@ static int slot_remove(struct sbx_cg *cg, struct sbx_slot *slot)
     sbx_close(&slot->peak_fd);
     for (unsigned i = 0; i < cg->n_dirs; i++) {
         sbx_close(&slot->dir_fds[i]);
-        if (unlinkat(cg->dirs[i].fd, slot_name(slot, name), AT_REMOVEDIR) && errno != ENOENT)
+        if (unlinkat(cg->dirs[i].fd, slot_name(slot, name), AT_REMOVEDIR) &&
+            errno != ENOENT)
             left++;
     }
     if (!left)
@@ -102,8 +103,8 @@ static int slot_make(struct sbx_cg *cg, struct sbx_slot *slot)
     slot_name(slot, name);
     for (unsigned i = 0; i < cg->n_dirs && !r; i++) {
         if (mkdirat(cg->dirs[i].fd, name, 0755) ||
-            (slot->dir_fds[i] = openat(cg->dirs[i].fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) <
-                0)
+            (slot->dir_fds[i] =
+                 openat(cg->dirs[i].fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
             r = -errno;
     }
     if (!r)
@@ -127,7 +128,8 @@ static struct sbx_slot *find(const struct sbx_cg_limits *limits)
     return best;
 }
 
-struct sbx_slot *sbx_slot_get(struct sbx_cg *cg, const struct sbx_cg_limits *limits, int *err)
+struct sbx_slot *sbx_slot_get(struct sbx_cg *cg, const struct sbx_cg_limits *limits,
+                              int *err)
 {
     struct sbx_slot *slot = find(limits);
     int r = 0;
@@ -153,7 +155,8 @@ struct sbx_slot *sbx_slot_get(struct sbx_cg *cg, const struct sbx_cg_limits *lim
     if (!r) {
         memset(&slot->base, 0, sizeof slot->base);
         r = ops(cg)->usage(cg, slot, &slot->base);
-        if (slot->baseline_bytes == UINT64_MAX) /* of the new group: it must not creep up */
+        /* The baseline is that of the new group: it must not creep up. */
+        if (slot->baseline_bytes == UINT64_MAX)
             slot->baseline_bytes = slot->base.memory_bytes;
         if (r)
             slot_remove(cg, slot);
@@ -179,7 +182,8 @@ int sbx_slot_usage(struct sbx_cg *cg, struct sbx_slot *slot, struct sbx_cg_usage
     u->system_us -= slot->base.system_us;
     u->n_oom -= slot->base.n_oom;
     u->n_pids_refused -= slot->base.n_pids_refused;
-    /* pids.peak cannot be reset: on a reused slot it says nothing unless this job raised it */
+    /* pids.peak cannot be reset: on a reused slot it says nothing unless this job
+     * raised it */
     if (u->peak_processes <= slot->base.peak_processes)
         u->peak_processes = 0;
     return 0;
@@ -193,8 +197,9 @@ static int is_clean(struct sbx_cg *cg, struct sbx_slot *slot, uint64_t *extra_by
     *extra_bytes = UINT64_MAX;
     if (!ops(cg)->is_empty(cg, slot) || ops(cg)->usage(cg, slot, &u))
         return 0;
-    *extra_bytes =
-        u.memory_bytes > slot->baseline_bytes ? u.memory_bytes - slot->baseline_bytes : 0;
+    *extra_bytes = u.memory_bytes > slot->baseline_bytes
+                       ? u.memory_bytes - slot->baseline_bytes
+                       : 0;
     return u.memory_bytes <= slot->baseline_bytes + SBX_CG_SLACK_BYTES &&
            ops(cg)->reset_peak(cg, slot) == 0;
 }
@@ -224,14 +229,16 @@ static void drain(struct sbx_cg *cg, struct sbx_slot *slot, uint64_t now_ns)
             n_draining--;
             return;
         }
-        /* Giving back a lot of page cache would take our one thread long: such a group goes instead. */
+        /* Giving back a lot of page cache would take our one thread long: such a group
+         * goes instead. */
         if (slot->n_drains == 2 && extra <= SBX_CG_SHRINK_BYTES)
             ops(cg)->shrink(cg, slot);
         if (slot->n_drains < DRAIN_TRIES / 4)
             return;
     }
     if (slot_remove(cg, slot) == 0 || slot->n_drains > DRAIN_TRIES * 10) {
-        slot->state = SLOT_FREE; /* at worst the broker removes the directory at the end */
+        /* at worst the broker removes the directory at the end */
+        slot->state = SLOT_FREE;
         n_draining--;
     }
 }

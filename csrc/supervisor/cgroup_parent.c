@@ -1,4 +1,5 @@
-/* cgroup_parent.c - the broker's part of cgroup.h: find our own group, make and remove the parents. */
+/* cgroup_parent.c - the broker's part of cgroup.h: find our own group, make and remove
+ * the parents. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -92,12 +93,13 @@ int sbx_cg_own_dir(const char *fstype, const char *controller, uint32_t *have)
         char root[1024], at[1024], type[64], opts[1024];
         char *tail = strstr(line, " - ");
         if (!tail || sscanf(line, "%*s %*s %*s %1023s %1023s", root, at) != 2 ||
-            sscanf(tail, " - %63s %*s %1023s", type, opts) != 2 || strcmp(type, fstype) ||
-            (controller && !has_word(opts, controller)))
+            sscanf(tail, " - %63s %*s %1023s", type, opts) != 2 ||
+            strcmp(type, fstype) || (controller && !has_word(opts, controller)))
             continue;
         unescape(root);
         unescape(at);
-        size_t n = strcmp(root, "/") ? strlen(root) : 0; /* a bind of a part of the hierarchy */
+        size_t n = strcmp(root, "/") ? strlen(root)
+                                     : 0; /* a bind of a part of the hierarchy */
         const char *below = strncmp(group, root, n) ? "" : group + n;
         if ((size_t)snprintf(path, sizeof path, "%s%s", at, below) >= sizeof path)
             continue;
@@ -109,7 +111,8 @@ int sbx_cg_own_dir(const char *fstype, const char *controller, uint32_t *have)
     return fd;
 }
 
-/* Field 22 of /proc/<pid>/stat: start time in ticks since boot; 0 if the process is gone. */
+/* Field 22 of /proc/<pid>/stat: start time in ticks since boot; 0 if the process is
+ * gone. */
 static uint64_t start_time(pid_t pid)
 {
     char path[64], buf[1024], *p;
@@ -141,8 +144,8 @@ static void remove_tree(int up_fd, const char *name, int depth)
     unlinkat(up_fd, name, AT_REMOVEDIR);
 }
 
-/* Remove what brokers left that were killed. The name tells the owner; the lock decides, because a
- * process of another pid namespace looks dead from here. */
+/* Remove what brokers left that were killed. The name tells the owner; the lock
+ * decides, because a process of another pid namespace looks dead from here. */
 static void remove_stale(int up_fd)
 {
     int fd = fcntl(up_fd, F_DUPFD_CLOEXEC, 3);
@@ -154,7 +157,8 @@ static void remove_stale(int up_fd)
     for (struct dirent *e; (e = readdir(d));) {
         int pid;
         unsigned long long start;
-        if (sscanf(e->d_name, "agentsbx-%d-%llu", &pid, &start) != 2 || start_time(pid) == start)
+        if (sscanf(e->d_name, "agentsbx-%d-%llu", &pid, &start) != 2 ||
+            start_time(pid) == start)
             continue;
         SBX_FD int dir = openat(up_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) == 0)
@@ -163,7 +167,8 @@ static void remove_stale(int up_fd)
     closedir(d);
 }
 
-int sbx_cg_add_dir(struct sbx_cg *cg, int up_fd, uint32_t have, uint32_t uid, uint32_t gid)
+int sbx_cg_add_dir(struct sbx_cg *cg, int up_fd, uint32_t have, uint32_t uid,
+                   uint32_t gid)
 {
     SBX_FD int up = up_fd;
     SBX_FD int fd = -1;
@@ -174,7 +179,8 @@ int sbx_cg_add_dir(struct sbx_cg *cg, int up_fd, uint32_t have, uint32_t uid, ui
     if (mkdirat(up, cg->name, 0755))
         return -errno;
     fd = openat(up, cg->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) || (uid != UINT32_MAX && fchown(fd, uid, gid))) {
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) ||
+        (uid != UINT32_MAX && fchown(fd, uid, gid))) {
         int err = errno;
         unlinkat(up, cg->name, AT_REMOVEDIR);
         return -err;
@@ -196,7 +202,8 @@ void sbx_cg_make_parents(struct sbx_cg *cg, uint32_t uid, uint32_t gid)
 int sbx_cg_adopt(struct sbx_cg *cg, pid_t supervisor)
 {
     return cg->version == 2
-               ? sbx_cg_write_u64(cg->dirs[0].fd, "supervisor/cgroup.procs", (uint64_t)supervisor)
+               ? sbx_cg_write_u64(cg->dirs[0].fd, "supervisor/cgroup.procs",
+                                  (uint64_t)supervisor)
                : 0;
 }
 
@@ -204,7 +211,8 @@ void sbx_cg_remove_parents(struct sbx_cg *cg)
 {
     for (unsigned i = 0; i < cg->n_dirs; i++) {
         struct sbx_cg_dir *d = &cg->dirs[i];
-        /* The last processes leave their groups a moment after their death was reported. */
+        /* The last processes leave their groups a moment after their death was
+         * reported. */
         for (int tries = 0; tries < 100; tries++) {
             remove_tree(d->up_fd, cg->name, 0);
             if (faccessat(d->up_fd, cg->name, F_OK, 0))

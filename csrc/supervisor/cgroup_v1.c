@@ -1,5 +1,6 @@
-/* cgroup_v1.c - cgroup v1 behind cgroup.h: one directory per hierarchy. Runs in broker (parents) and
- * supervisor (slots). Kernel files: Documentation/admin-guide/cgroup-v1/. */
+/* cgroup_v1.c - cgroup v1 behind cgroup.h: one directory per hierarchy. Runs in broker
+ * (parents) and supervisor (slots). Kernel files: Documentation/admin-guide/cgroup-v1/.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "../base/io.h"
 #include "cgroup.h"
 
-/* What we use. blkio needs device numbers to limit anything, and jobs die faster than they freeze. */
+/* What we use. blkio needs device numbers to limit anything, and jobs die faster than
+ * they freeze. */
 static const struct {
     const char *name;
     uint32_t bit;
@@ -37,8 +39,9 @@ static int v1_open(struct sbx_cg *cg, struct sbx_slot *slot)
     for (unsigned i = 0; i < cg->n_dirs; i++) {
         if (slot->dir_fds[i] < 0)
             continue;
-        /* `tasks` with "0": the kernel takes no global lock (cgroup_procs_write_start). The opener's
-         * uid must be that of the writing task: jobs attach before they change their uid. */
+        /* `tasks` with "0": the kernel takes no global lock (cgroup_procs_write_start).
+         * The opener's uid must be that of the writing task: jobs attach before they
+         * change their uid. */
         int fd = openat(slot->dir_fds[i], "tasks", O_WRONLY | O_CLOEXEC);
         if (fd < 0)
             return -errno;
@@ -49,14 +52,16 @@ static int v1_open(struct sbx_cg *cg, struct sbx_slot *slot)
 
 static int write_limit(int dir, const char *file, uint64_t v)
 {
-    return v == UINT64_MAX ? sbx_write_file(dir, file, "-1") : sbx_cg_write_u64(dir, file, v);
+    return v == UINT64_MAX ? sbx_write_file(dir, file, "-1")
+                           : sbx_cg_write_u64(dir, file, v);
 }
 
 static int limit_memory(int dir, uint64_t bytes)
 {
     int r;
 
-    /* memsw >= memory at every moment: lift it first. Without swap accounting the file is missing. */
+    /* memsw >= memory at every moment: lift it first. Without swap accounting the file
+     * is missing. */
     r = sbx_write_file(dir, "memory.memsw.limit_in_bytes", "-1");
     if (r && r != -ENOENT && r != -EACCES && r != -EOPNOTSUPP)
         return r;
@@ -72,7 +77,8 @@ static int limit_memory(int dir, uint64_t bytes)
 
 static int limit_cpu(int dir, uint64_t quota_us)
 {
-    /* A short period keeps short calls from running far ahead; the kernel's least quota is 1 ms. */
+    /* A short period keeps short calls from running far ahead; the kernel's least quota
+     * is 1 ms. */
     unsigned div = quota_us != UINT64_MAX && quota_us / 10 >= 1000 ? 10 : 1;
     int r;
 
@@ -82,10 +88,12 @@ static int limit_cpu(int dir, uint64_t quota_us)
         return 0;
     if ((r = sbx_cg_write_u64(dir, "cpu.cfs_period_us", 100000 / div)))
         return r;
-    return sbx_cg_write_u64(dir, "cpu.cfs_quota_us", quota_us / div < 1000 ? 1000 : quota_us / div);
+    return sbx_cg_write_u64(dir, "cpu.cfs_quota_us",
+                            quota_us / div < 1000 ? 1000 : quota_us / div);
 }
 
-static int v1_limit(struct sbx_cg *cg, struct sbx_slot *slot, const struct sbx_cg_limits *l)
+static int v1_limit(struct sbx_cg *cg, struct sbx_slot *slot,
+                    const struct sbx_cg_limits *l)
 {
     const struct sbx_cg_limits *old = &slot->limits;
     int dir, r;
@@ -94,13 +102,16 @@ static int v1_limit(struct sbx_cg *cg, struct sbx_slot *slot, const struct sbx_c
         (dir = sbx_slot_dir(cg, slot, SBX_CG_MEMORY)) >= 0 &&
         (r = limit_memory(dir, l->memory_bytes)))
         return r;
-    if (l->processes != old->processes && (dir = sbx_slot_dir(cg, slot, SBX_CG_PIDS)) >= 0) {
-        r = l->processes == UINT64_MAX ? sbx_write_file(dir, "pids.max", "max")
-                                       : sbx_cg_write_u64(dir, "pids.max", l->processes);
+    if (l->processes != old->processes &&
+        (dir = sbx_slot_dir(cg, slot, SBX_CG_PIDS)) >= 0) {
+        r = l->processes == UINT64_MAX
+                ? sbx_write_file(dir, "pids.max", "max")
+                : sbx_cg_write_u64(dir, "pids.max", l->processes);
         if (r)
             return r;
     }
-    if (l->cpu_quota_us != old->cpu_quota_us && (dir = sbx_slot_dir(cg, slot, SBX_CG_CPU)) >= 0 &&
+    if (l->cpu_quota_us != old->cpu_quota_us &&
+        (dir = sbx_slot_dir(cg, slot, SBX_CG_CPU)) >= 0 &&
         (r = limit_cpu(dir, l->cpu_quota_us)))
         return r;
     return 0;
@@ -122,7 +133,8 @@ static int v1_usage(struct sbx_cg *cg, struct sbx_slot *slot, struct sbx_cg_usag
             return r;
         if (!sbx_cg_read_u64(dir, "cpuacct.usage_sys", &ns))
             u->system_us = ns / 1000;
-        u->user_us = u->cpu_ns / 1000 > u->system_us ? u->cpu_ns / 1000 - u->system_us : 0;
+        u->user_us =
+            u->cpu_ns / 1000 > u->system_us ? u->cpu_ns / 1000 - u->system_us : 0;
     }
     if ((dir = sbx_slot_dir(cg, slot, SBX_CG_PIDS)) >= 0) {
         sbx_cg_read_key(dir, "pids.events", "max", &u->n_pids_refused);
@@ -142,7 +154,8 @@ static int v1_is_empty(struct sbx_cg *cg, struct sbx_slot *slot)
 {
     for (unsigned i = 0; i < cg->n_dirs; i++) {
         char buf[32];
-        if (slot->dir_fds[i] >= 0 && sbx_read_file(slot->dir_fds[i], "tasks", buf, sizeof buf) != 0)
+        if (slot->dir_fds[i] >= 0 &&
+            sbx_read_file(slot->dir_fds[i], "tasks", buf, sizeof buf) != 0)
             return 0;
     }
     return 1;

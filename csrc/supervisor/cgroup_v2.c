@@ -1,5 +1,6 @@
-/* cgroup_v2.c - cgroup v2 behind cgroup.h: one directory with all controllers. Runs in broker (parents)
- * and supervisor (slots). Kernel files: Documentation/admin-guide/cgroup-v2.rst. */
+/* cgroup_v2.c - cgroup v2 behind cgroup.h: one directory with all controllers. Runs in
+ * broker (parents) and supervisor (slots). Kernel files:
+ * Documentation/admin-guide/cgroup-v2.rst. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -31,7 +32,8 @@ static uint32_t enable(int dir)
 {
     static const char *const names[] = {"+memory", "+pids", "+cpu"};
     static const uint32_t bits[] = {SBX_CG_MEMORY, SBX_CG_PIDS, SBX_CG_CPU};
-    uint32_t on = words(dir, "cgroup.subtree_control"), can = words(dir, "cgroup.controllers");
+    uint32_t on = words(dir, "cgroup.subtree_control"),
+             can = words(dir, "cgroup.controllers");
 
     for (unsigned i = 0; i < 3; i++)
         if (!(on & bits[i]) && (can & bits[i]))
@@ -47,9 +49,11 @@ int sbx_cg_v2_parents(struct sbx_cg *cg, uint32_t uid, uint32_t gid)
 
     if (dir < 0)
         return dir;
-    /* A group with processes cannot enable controllers for children (EBUSY): then a group further up
-     * may already have, and where it is ours to write we put our parent beside our own group. */
-    for (int level = 0; level < 16 && (words(dir, "cgroup.controllers") & NEED) == NEED; level++) {
+    /* A group with processes cannot enable controllers for children (EBUSY): then a
+     * group further up may already have, and where it is ours to write we put our
+     * parent beside our own group. */
+    for (int level = 0; level < 16 && (words(dir, "cgroup.controllers") & NEED) == NEED;
+         level++) {
         if ((enable(dir) & NEED) == NEED) {
             int r = sbx_cg_add_dir(cg, fcntl(dir, F_DUPFD_CLOEXEC, 3), 0, uid, gid);
             if (r == 0)
@@ -73,7 +77,8 @@ int sbx_cg_v2_parents(struct sbx_cg *cg, uint32_t uid, uint32_t gid)
         sbx_cg_remove_parents(cg);
         return -EACCES;
     }
-    cg->dirs[0].have = cg->have = have | SBX_CG_CPUACCT; /* cpu.stat counts without a controller */
+    /* cpu.stat counts without a controller */
+    cg->dirs[0].have = cg->have = have | SBX_CG_CPUACCT;
     cg->version = 2;
     return 0;
 }
@@ -93,10 +98,12 @@ static int v2_open(struct sbx_cg *cg, struct sbx_slot *slot)
 
 static int write_max(int dir, const char *file, uint64_t v)
 {
-    return v == UINT64_MAX ? sbx_write_file(dir, file, "max") : sbx_cg_write_u64(dir, file, v);
+    return v == UINT64_MAX ? sbx_write_file(dir, file, "max")
+                           : sbx_cg_write_u64(dir, file, v);
 }
 
-static int v2_limit(struct sbx_cg *cg, struct sbx_slot *slot, const struct sbx_cg_limits *l)
+static int v2_limit(struct sbx_cg *cg, struct sbx_slot *slot,
+                    const struct sbx_cg_limits *l)
 {
     int dir = slot->dir_fds[0], r;
 
@@ -110,7 +117,8 @@ static int v2_limit(struct sbx_cg *cg, struct sbx_slot *slot, const struct sbx_c
     if (!(cg->have & SBX_CG_CPU))
         return 0;
     char text[64], num[24];
-    unsigned div = l->cpu_quota_us != UINT64_MAX && l->cpu_quota_us / 10 >= 1000 ? 10 : 1;
+    unsigned div =
+        l->cpu_quota_us != UINT64_MAX && l->cpu_quota_us / 10 >= 1000 ? 10 : 1;
     uint64_t quota = l->cpu_quota_us / div < 1000 ? 1000 : l->cpu_quota_us / div;
 
     strcpy(text, l->cpu_quota_us == UINT64_MAX ? "max" : sbx_u64_str(quota, num));
@@ -156,7 +164,8 @@ static int v2_is_empty(struct sbx_cg *cg, struct sbx_slot *slot)
     uint64_t populated = 1;
     (void)cg;
 
-    return !sbx_cg_read_key(slot->dir_fds[0], "cgroup.events", "populated", &populated) &&
+    return !sbx_cg_read_key(slot->dir_fds[0], "cgroup.events", "populated",
+                            &populated) &&
            !populated;
 }
 

@@ -1,5 +1,6 @@
-/* host.c - what the host asks on the control socket. The host is trusted; its messages are still checked
- * for size and descriptors, since a mistake here would end every sandbox. */
+/* host.c - what the host asks on the control socket. The host is trusted; its messages
+ * are still checked for size and descriptors, since a mistake here would end every
+ * sandbox. */
 #include <string.h>
 #include <sys/socket.h>
 
@@ -46,7 +47,8 @@ static void close_all(int *fds, unsigned n)
         sbx_close(&fds[i]);
 }
 
-static void snapshot(struct sbx_sup *s, const struct sbx_snapshot *m, int *fds, unsigned n_fds)
+static void snapshot(struct sbx_sup *s, const struct sbx_snapshot *m, int *fds,
+                     unsigned n_fds)
 {
     struct sbx_plc *p = sbx_pool_find(s, m->pool_id);
 
@@ -66,7 +68,8 @@ static void grow(struct sbx_sup *s, const struct sbx_grow *m)
 
     if (!p)
         return;
-    p->n_extra = p->n_extra + m->count < SBX_MAX_JOBS ? p->n_extra + m->count : SBX_MAX_JOBS;
+    p->n_extra =
+        p->n_extra + m->count < SBX_MAX_JOBS ? p->n_extra + m->count : SBX_MAX_JOBS;
     p->is_paused = 0;
     p->n_early_deaths = 0;
     sbx_pool_refill(s, p->tmpl);
@@ -79,7 +82,8 @@ static int has_reply(uint32_t type)
            type == SBX_MSG_STAT;
 }
 
-static int act(struct sbx_sup *s, union request *m, int *fds, unsigned n_fds, int *reply)
+static int act(struct sbx_sup *s, union request *m, int *fds, unsigned n_fds,
+               int *reply)
 {
     struct sbx_err e = {0};
     struct sbx_jb *j;
@@ -100,7 +104,8 @@ static int act(struct sbx_sup *s, union request *m, int *fds, unsigned n_fds, in
     case SBX_MSG_START: sbx_job_start(s, &m->start); return 0;
     case SBX_MSG_KILL:
         if ((j = sbx_job_find(s, m->kill.job_id)))
-            sbx_job_kill(j, m->kill.cause < SBX_CAUSE_LOST ? m->kill.cause : SBX_CAUSE_CANCELLED);
+            sbx_job_kill(j, m->kill.cause < SBX_CAUSE_LOST ? m->kill.cause
+                                                           : SBX_CAUSE_CANCELLED);
         return 0;
     case SBX_MSG_WAIT:
     case SBX_MSG_STAT:
@@ -130,7 +135,8 @@ int sbx_host_serve(struct sbx_sup *s)
     static union request m;
     int fds[MAX_FDS], reply = -1;
     unsigned n_fds;
-    ssize_t n = sbx_recv(s->l->control_fd, &m, sizeof m, fds, MAX_FDS, &n_fds, MSG_DONTWAIT);
+    ssize_t n =
+        sbx_recv(s->l->control_fd, &m, sizeof m, fds, MAX_FDS, &n_fds, MSG_DONTWAIT);
     int r = 0;
 
     if (n == -EAGAIN || n == -EMSGSIZE)

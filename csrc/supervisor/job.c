@@ -240,7 +240,9 @@ void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause)
 void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
 {
     struct sbx_jb *j = sbx_job_find(s, id);
-    struct sbx_exit m = {.head = {.type = SBX_MSG_WAIT}, .job_id = id, .cause = SBX_CAUSE_LOST};
+    struct sbx_exit m = {.head = {.type = SBX_MSG_WAIT},
+                         .job_id = id,
+                         .cause = SBX_CAUSE_LOST};
 
     if (j && !is_stat && j->n_waiters < SBX_MAX_WAITERS) {
         j->waiters[j->n_waiters++] = reply_fd;
@@ -283,8 +285,8 @@ void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
         sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
         fail_setup(s, j, &e);
     }
-    /* A worker that cannot even wait must not be forked for ever. A short call that the host never
-     * announced by START ends with status 0. */
+    /* A worker that cannot even wait must not be forked for ever. A short call that the
+     * host never announced by START ends with status 0. */
     if (m->wait_status == 0)
         j->pool->n_early_deaths = 0;
     else if (j->state != JOB_RUNNING && !j->is_killed &&

@@ -11,11 +11,12 @@
 
 enum { N_EVENTS = 64 };
 
-static int ctl(struct sbx_sup *s, int op, int fd, uint32_t events, enum sbx_event_kind kind,
-               uint64_t id)
+static int ctl(struct sbx_sup *s, int op, int fd, uint32_t events,
+               enum sbx_event_kind kind, uint64_t id)
 {
     struct epoll_event ev = {.events = events,
-                             .data.u64 = (uint64_t)kind << 56 | (id & ((1ull << 56) - 1))};
+                             .data.u64 =
+                                 (uint64_t)kind << 56 | (id & ((1ull << 56) - 1))};
 
     return epoll_ctl(s->epoll_fd, op, fd, &ev) < 0 ? -errno : 0;
 }
@@ -26,8 +27,8 @@ int sbx_loop_watch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_ki
     return ctl(s, EPOLL_CTL_ADD, fd, events, kind, id);
 }
 
-int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind,
-                     uint64_t id)
+int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events,
+                     enum sbx_event_kind kind, uint64_t id)
 {
     return ctl(s, EPOLL_CTL_MOD, fd, events, kind, id);
 }

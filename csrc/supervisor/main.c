@@ -1,7 +1,9 @@
 /* main.c - agentsbx-launcher: one static program, its role is argv[1].
  *
- *   broker FD_CONTROL FD_BROKER FD_HOSTPIDFD [--debug]   started by the host (broker.h)
- *   zygote                                               zygote of commands, on fd 3 (reaper.h)
+ *   broker FD_CONTROL FD_BROKER FD_HOSTPIDFD [--debug]   started by the host
+ *                                                        (broker.h)
+ *   zygote                                               zygote of commands, on fd 3
+ *                                                        (reaper.h)
  */
 #include <string.h>
 

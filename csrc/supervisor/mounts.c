@@ -1,7 +1,9 @@
-/* mounts.c - broker: a name in the host's file system becomes a detached mount (see sbx_mount).
+/* mounts.c - broker: a name in the host's file system becomes a detached mount (see
+ * sbx_mount).
  *
- * The look-up follows no symbolic link and must meet the object that the host saw: what was swapped
- * in between is an error, not a grant. Only the descriptor is used afterwards.
+ * The look-up follows no symbolic link and must meet the object that the host saw: what
+ * was swapped in between is an error, not a grant. Only the descriptor is used
+ * afterwards.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -23,8 +25,8 @@
 #endif
 
 enum {
-    ALLOWED_ATTR = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
-                   MOUNT_ATTR_NOSYMFOLLOW,
+    ALLOWED_ATTR = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+                   MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
     MAX_MAPS = 64,
 };
 
@@ -88,7 +90,8 @@ static int is_harmless_device(const struct stat *st)
     unsigned n = minor(st->st_rdev);
 
     return S_ISCHR(st->st_mode) && major(st->st_rdev) == 1 &&
-           (n == 3 || n == 5 || n == 7 || n == 8 || n == 9); /* null zero full random urandom */
+           (n == 3 || n == 5 || n == 7 || n == 8 ||
+            n == 9); /* null zero full random urandom */
 }
 
 static int look_up(const char *path, const struct sbx_mount *m, struct stat *st)
@@ -111,8 +114,8 @@ static int clone_tree(int at, int *is_recursive)
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH;
     int fd = sbx_open_tree(at, "", flags | (*is_recursive ? AT_RECURSIVE : 0));
 
-    /* In a mount namespace of a user namespace, submounts are locked: what they hide must stay
-     * hidden, so the tree comes whole or not at all (mount_namespaces(7)). */
+    /* In a mount namespace of a user namespace, submounts are locked: what they hide
+     * must stay hidden, so the tree comes whole or not at all (mount_namespaces(7)). */
     if (fd == -EINVAL && !*is_recursive) {
         *is_recursive = 1;
         fd = sbx_open_tree(at, "", flags | AT_RECURSIVE);
@@ -126,7 +129,8 @@ static int make_mount(const char *path, const struct sbx_mount *m, struct sbx_er
     int is_recursive = m->is_recursive != 0;
     int has_map = m->map_to_uid != UINT32_MAX && m->map_to_gid != UINT32_MAX;
     SBX_FD int at = look_up(path, m, &st);
-    struct sbx_mount_attr attr = {.attr_set = m->attr | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+    struct sbx_mount_attr attr = {.attr_set =
+                                      m->attr | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
                                   .propagation = MS_PRIVATE};
 
     if (at < 0)
@@ -143,9 +147,11 @@ static int make_mount(const char *path, const struct sbx_mount *m, struct sbx_er
     if (r)
         return sbx_fail(e, SBX_STAGE_GRANT, 0, r);
     if (has_map) {
-        struct id_map map = {m->map_from_uid, m->map_from_gid, m->map_to_uid, m->map_to_gid};
+        struct id_map map = {m->map_from_uid, m->map_from_gid, m->map_to_uid,
+                             m->map_to_gid};
         int ns = userns_for(&map);
-        struct sbx_mount_attr id = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)ns};
+        struct sbx_mount_attr id = {.attr_set = MOUNT_ATTR_IDMAP,
+                                    .userns_fd = (uint64_t)ns};
         r = ns < 0 ? ns : sbx_mount_setattr(fd, "", flags, &id);
         if (r)
             return sbx_fail(e, SBX_STAGE_GRANT_IDMAP, 0, r);

@@ -1,7 +1,9 @@
-/* notify.c - seccomp listeners (seccomp_unotify(2)): every notified call is denied, and recorded.
+/* notify.c - seccomp listeners (seccomp_unotify(2)): every notified call is denied, and
+ * recorded.
  *
- * Only numbers of the kernel's record are used. A job's memory is never read here, and nothing is ever
- * continued: a pointer judged now can point elsewhere when the call runs.
+ * Only numbers of the kernel's record are used. A job's memory is never read here, and
+ * nothing is ever continued: a pointer judged now can point elsewhere when the call
+ * runs.
  */
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -18,7 +20,8 @@
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
 #endif
 
-/* Then the listener is closed and the kernel answers ENOSYS: still denied, no longer recorded. */
+/* Then the listener is closed and the kernel answers ENOSYS: still denied, no longer
+ * recorded. */
 enum { MAX_NOTIFIED = 256 };
 
 static int errno_for(uint32_t nr)
@@ -38,13 +41,16 @@ void sbx_notify_add(struct sbx_sup *s, struct sbx_jb *j, int *listener)
     if (*listener < 0)
         return;
     j->listener_fd = steal_fd(listener);
-    /* The caller sleeps until we answer: run us on its CPU. Unknown to older kernels, and fine. */
-    ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+    /* The caller sleeps until we answer: run us on its CPU. Unknown to older kernels,
+     * and fine. */
+    ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+          SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
     if (sbx_loop_watch(s, j->listener_fd, EPOLLIN, EV_LISTENER, j->id))
         sbx_close(&j->listener_fd);
 }
 
-/* Registers beyond a call's own arguments hold whatever was there: they would tell equal calls apart. */
+/* Registers beyond a call's own arguments hold whatever was there: they would tell
+ * equal calls apart. */
 static unsigned n_args_of(uint32_t nr)
 {
     switch (nr) {
@@ -92,8 +98,9 @@ static void record(struct sbx_jb *j, const struct seccomp_data *d)
     memcpy(x->args, args, sizeof args);
 }
 
-/* kill(1, SIGKILL): in its own namespace the kernel would ignore it (pid_namespaces(7)), but a program that
- * ends itself so means it. The filter notifies this one case only. */
+/* kill(1, SIGKILL): in its own namespace the kernel would ignore it
+ * (pid_namespaces(7)), but a program that ends itself so means it. The filter notifies
+ * this one case only. */
 static int is_suicide(const struct seccomp_data *d)
 {
     uint32_t sig = (uint32_t)(d->nr == SYS_tgkill ? d->args[2] : d->args[1]);

@@ -1,9 +1,11 @@
-/* poll.c - limits that the kernel does not enforce for us: CPU time of a tree, memory where no cgroup
- * is to be had, and the death of a whole job when one of its processes was OOM-killed (v1).
+/* poll.c - limits that the kernel does not enforce for us: CPU time of a tree, memory
+ * where no cgroup is to be had, and the death of a whole job when one of its processes
+ * was OOM-killed (v1).
  *
- * Without a cgroup the tree is what /proc shows: pid 1 of the job and its descendants (orphans come
- * back to pid 1, so none is missed for long). These numbers are sampled: a process that lives between two
- * looks counts only through its parent's waited-for time. memory_source in sbx_exit says which it was.
+ * Without a cgroup the tree is what /proc shows: pid 1 of the job and its descendants
+ * (orphans come back to pid 1, so none is missed for long). These numbers are sampled:
+ * a process that lives between two looks counts only through its parent's waited-for
+ * time. memory_source in sbx_exit says which it was.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -38,7 +40,8 @@ static pid_t pid_of(int pidfd)
     uint64_t v = 0;
 
     strcat(strcpy(path, "/proc/self/fdinfo/"), sbx_u64_str((uint64_t)pidfd, num));
-    if (sbx_read_file(AT_FDCWD, path, buf, sizeof buf) < 0 || !(p = strstr(buf, "\nPid:\t")))
+    if (sbx_read_file(AT_FDCWD, path, buf, sizeof buf) < 0 ||
+        !(p = strstr(buf, "\nPid:\t")))
         return 0;
     return sbx_parse_u64(p + 6, &v) ? 0 : (pid_t)v;
 }
@@ -116,8 +119,8 @@ static uint64_t kb_of(const char *text, const char *key)
     return kb * 1024;
 }
 
-/* Resident and swapped pages into *rss. Returns the page tables, which no other number has: a job could
- * fill gigabytes of them with mappings of the one zero page. */
+/* Resident and swapped pages into *rss. Returns the page tables, which no other number
+ * has: a job could fill gigabytes of them with mappings of the one zero page. */
 static uint64_t sizes_of(pid_t pid, uint64_t *rss)
 {
     char path[64], buf[4096];
@@ -144,8 +147,8 @@ static void raise_to(uint64_t *peak, uint64_t v)
         *peak = v;
 }
 
-/* RSS counts pages shared with the zygote and among the tree in full: for a big tree it only says
- * whether the dearer look (it walks page tables) is worth it. */
+/* RSS counts pages shared with the zygote and among the tree in full: for a big tree it
+ * only says whether the dearer look (it walks page tables) is worth it. */
 static uint64_t memory_of(const struct tree *t, uint64_t limit)
 {
     uint64_t rss = 0, pss = 0, tables = 0, one;
@@ -180,8 +183,10 @@ static void poll_tree(struct sbx_jb *j)
         sbx_job_kill(j, SBX_CAUSE_CPU_TIME);
     bytes = memory_of(&t, d->memory_bytes);
     raise_to(&j->peak_bytes, bytes);
-    if (d->poll_memory && (bytes > d->memory_bytes || (t.is_cut && d->memory_bytes != SBX_NEVER)))
-        sbx_job_kill(j, SBX_CAUSE_MEMORY); /* a tree too big to count is not under its limit */
+    if (d->poll_memory &&
+        (bytes > d->memory_bytes || (t.is_cut && d->memory_bytes != SBX_NEVER)))
+        /* a tree too big to count is not under its limit */
+        sbx_job_kill(j, SBX_CAUSE_MEMORY);
 }
 
 static void check_oom(struct sbx_jb *j, const struct sbx_cg_usage *u)
@@ -203,12 +208,14 @@ void sbx_poll_job(struct sbx_sup *s, struct sbx_jb *j, uint64_t now_ns)
     j->next_poll_ns = now_ns + (needs_tree || j->slot ? POLL_NS : SLOW_POLL_NS);
     if (j->slot && sbx_slot_usage(&s->l->cg, j->slot, &u) == 0) {
         check_oom(j, &u);
-        if (d->cpu_time_ns != SBX_NEVER && (have & SBX_CG_CPUACCT) && u.cpu_ns > d->cpu_time_ns)
+        if (d->cpu_time_ns != SBX_NEVER && (have & SBX_CG_CPUACCT) &&
+            u.cpu_ns > d->cpu_time_ns)
             sbx_job_kill(j, SBX_CAUSE_CPU_TIME);
     }
     if (needs_tree || !(have & SBX_CG_MEMORY)) {
         poll_tree(j);
-        /* A job can make its own /proc files slow to read; others' deadlines must not pay for it. */
+        /* A job can make its own /proc files slow to read; others' deadlines must not
+         * pay for it. */
         uint64_t spent = sbx_now_ns() - now_ns;
         if (j->next_poll_ns < now_ns + 10 * spent)
             j->next_poll_ns = now_ns + 10 * spent;

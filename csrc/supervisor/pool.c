@@ -25,7 +25,8 @@ static void free_pool(struct sbx_sup *s, struct sbx_plc *p)
     p->state = POOL_FREE;
 }
 
-void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int sock, int reply_fd)
+void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int sock,
+                   int reply_fd)
 {
     struct sbx_tmpl *t = sbx_template_find(s, m->template_id);
     struct sbx_plc *p = NULL;
@@ -41,7 +42,8 @@ void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int so
         sbx_fail(&e, SBX_STAGE_CGROUP, 0, ENOTSUP);
     } else if (m->uid_index >= s->l->n_uids) {
         sbx_fail(&e, SBX_STAGE_IDS, 0, EINVAL);
-    } else if ((r = sbx_send(t->sock, m, sizeof *m, NULL, 0, fds, 1 + m->n_mounts, MSG_DONTWAIT))) {
+    } else if ((r = sbx_send(t->sock, m, sizeof *m, NULL, 0, fds, 1 + m->n_mounts,
+                             MSG_DONTWAIT))) {
         sbx_fail(&e, SBX_STAGE_PROTOCOL, 0, r);
     }
     if (e.stage) {
@@ -70,17 +72,18 @@ void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_r
         return;
     }
     p->state = POOL_OPEN;
-    sbx_loop_watch(s, p->sock, EPOLLRDHUP, EV_POOL,
-                   p->serial); /* no EPOLLIN: nothing is read here */
+    /* no EPOLLIN: nothing is read here */
+    sbx_loop_watch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
 }
 
-/* A fork right after START would take the CPU from the call that just began. A call that finds the pool
- * empty meanwhile says so (GROW) and does not wait for this. */
+/* A fork right after START would take the CPU from the call that just began. A call
+ * that finds the pool empty meanwhile says so (GROW) and does not wait for this. */
 static const uint64_t REFILL_DELAY_NS = 1000000;
 
-/* THE policy: how many sandboxes this pool should start now. Whatever a waiting call asked for
- * first (GROW); else as many as are missing. At most one fork is under way per zygote, so a burst
- * of STARTs is served one fork after the other between other events. */
+/* THE policy: how many sandboxes this pool should start now. Whatever a waiting call
+ * asked for first (GROW); else as many as are missing. At most one fork is under way
+ * per zygote, so a burst of STARTs is served one fork after the other between other
+ * events. */
 static uint32_t n_wanted(const struct sbx_plc *p, uint64_t now_ns)
 {
     if (p->state != POOL_OPEN)
@@ -146,11 +149,12 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
                         .version = j->version,
                         .err = *e};
     int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
-    int r = p->state == POOL_DROPPED
-                ? -EPIPE
-                : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds, e->stage ? 0 : 3, MSG_DONTWAIT);
+    int r = p->state == POOL_DROPPED ? -EPIPE
+                                     : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds,
+                                                e->stage ? 0 : 3, MSG_DONTWAIT);
 
-    if (e->stage) { /* if even this does not fit, the host still sees its GROW unanswered and asks again */
+    if (e->stage) { /* if even this does not fit, the host still sees its GROW
+                       unanswered and asks again */
         p->is_paused = 1;
         return;
     }
@@ -175,7 +179,8 @@ static void publish_rest(struct sbx_sup *s, struct sbx_plc *p)
     p->n_unpublished = 0;
     for (unsigned i = 0; i < s->max_job && !p->n_unpublished; i++) {
         struct sbx_jb *j = &s->jobs[i];
-        if (j->state == JOB_WAITING && j->pool == p && !j->is_published && !j->is_killed)
+        if (j->state == JOB_WAITING && j->pool == p && !j->is_published &&
+            !j->is_killed)
             sbx_pool_publish(s, p, j, &none);
     }
 }
@@ -227,5 +232,6 @@ void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p)
     sbx_loop_reply(&p->reply_fd, p->def.pool_id, &m.err);
     if (p->sock >= 0)
         sbx_send(p->sock, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
-    free_pool(s, p); /* its end of the socket closes: whatever the host misses here, it sees that */
+    free_pool(s, p); /* its end of the socket closes: whatever the host misses here, it
+                        sees that */
 }

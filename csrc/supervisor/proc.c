@@ -13,7 +13,8 @@
 #include "../base/io.h"
 #include "../base/sys.h"
 
-/* struct landlock_ruleset_attr of ABI 6; older kernels take the prefix that they know. */
+/* struct landlock_ruleset_attr of ABI 6; older kernels take the prefix that they know.
+ */
 struct landlock_attr_v6 {
     uint64_t fs, net, scoped;
 };
@@ -21,7 +22,8 @@ struct landlock_attr_v6 {
 pid_t sbx_proc_clone(uint64_t flags, int *pidfd)
 {
     int fd = -1;
-    /* The first three arguments have one order on x86_64 and aarch64; the others are 0. */
+    /* The first three arguments have one order on x86_64 and aarch64; the others are 0.
+     */
     int r = SBX_RET(syscall(SYS_clone, flags | CLONE_PIDFD | SIGCHLD, 0L, &fd, 0L, 0L));
 
     if (r > 0)
@@ -56,15 +58,18 @@ static const char *map_line(char *buf, uint32_t inside, uint32_t outside, uint32
     return strcat(strcat(buf, " "), sbx_u64_str(n, num));
 }
 
-int sbx_proc_map_ids(pid_t pid, uint32_t inside_uid, uint32_t outside_uid, uint32_t inside_gid,
-                     uint32_t outside_gid, uint32_t n, int has_setgroups)
+int sbx_proc_map_ids(pid_t pid, uint32_t inside_uid, uint32_t outside_uid,
+                     uint32_t inside_gid, uint32_t outside_gid, uint32_t n,
+                     int has_setgroups)
 {
     char line[64];
     int r = sbx_proc_write(pid, "uid_map", map_line(line, inside_uid, outside_uid, n));
 
     if (!r && !has_setgroups)
         r = sbx_proc_write(pid, "setgroups", "deny");
-    return r ? r : sbx_proc_write(pid, "gid_map", map_line(line, inside_gid, outside_gid, n));
+    return r ? r
+             : sbx_proc_write(pid, "gid_map",
+                              map_line(line, inside_gid, outside_gid, n));
 }
 
 int sbx_proc_landlock(void)
@@ -74,16 +79,17 @@ int sbx_proc_landlock(void)
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return -errno;
-    abi = SBX_RET(syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION));
+    abi = SBX_RET(
+        syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION));
     if (abi < 0) /* not built in, switched off, or hidden by a container's filter */
         return abi == -ENOSYS || abi == -EOPNOTSUPP || abi == -EPERM ? 0 : abi;
     if (abi < 4) /* file rights only: nothing that we may take */
         return abi;
     a.net = 3;                   /* bind and connect of TCP */
     a.scoped = abi >= 6 ? 3 : 0; /* abstract sockets, signals */
-    SBX_FD int fd =
-        SBX_RET(syscall(SYS_landlock_create_ruleset, &a,
-                        abi >= 6 ? sizeof a : offsetof(struct landlock_attr_v6, scoped), 0));
+    SBX_FD int fd = SBX_RET(
+        syscall(SYS_landlock_create_ruleset, &a,
+                abi >= 6 ? sizeof a : offsetof(struct landlock_attr_v6, scoped), 0));
     if (fd < 0)
         return fd;
     r = SBX_RET(syscall(SYS_landlock_restrict_self, fd, 0));

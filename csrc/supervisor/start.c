@@ -1,4 +1,5 @@
-/* start.c - the supervisor's first steps, between its clone by the broker and its event loop. */
+/* start.c - the supervisor's first steps, between its clone by the broker and its event
+ * loop. */
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -16,8 +17,9 @@
 
 static struct sbx_sup sup; /* zero-filled; too big for the stack */
 
-/* Become uid 0 of our namespace, which is no host root, and tie our life to the broker's. Both marks
- * are cleared by an id change (prctl(2)), so they come after it. */
+/* Become uid 0 of our namespace, which is no host root, and tie our life to the
+ * broker's. Both marks are cleared by an id change (prctl(2)), so they come after it.
+ */
 static int take_identity(struct sbx_launch *l, struct sbx_err *e)
 {
     unsigned char may_use_cg = 0;
@@ -27,8 +29,9 @@ static int take_identity(struct sbx_launch *l, struct sbx_err *e)
     sbx_close(&l->go_fd);
     if (!may_use_cg)
         l->cg.version = 0, l->cg.have = 0, l->cg.n_dirs = 0;
-    /* Inherited by every pid namespace below: no memfd can be executed (6.3; Documentation/mm). Only
-     * the real root may, so before the id change; filters of ordinary users demand the seal instead. */
+    /* Inherited by every pid namespace below: no memfd can be executed (6.3;
+     * Documentation/mm). Only the real root may, so before the id change; filters of
+     * ordinary users demand the seal instead. */
     if (l->is_root)
         (void)sbx_write_file(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2");
     if (l->is_root && syscall(SYS_setgroups, 0, NULL))
@@ -45,8 +48,8 @@ static int take_identity(struct sbx_launch *l, struct sbx_err *e)
 static int confine(struct sbx_hello *hello)
 {
     struct sbx_err *e = &hello->err;
-    /* Over a child's namespace its creator has every capability; these three are for maps of more
-     * than one id, which are checked in ours. */
+    /* Over a child's namespace its creator has every capability; these three are for
+     * maps of more than one id, which are checked in ours. */
     const uint64_t keep = 1u << CAP_SETUID | 1u << CAP_SETGID | 1ull << CAP_SETFCAP;
     struct rlimit files;
     int r;
@@ -86,9 +89,10 @@ int sbx_supervisor_main(struct sbx_launch *l)
     int r;
 
     sup.l = l;
-    /* Batch tasks do not preempt who wakes them (sched(7)): without this the host loses its CPU to us,
-     * the zygote and the dying job at each call, in the middle of its own work. Inherited by all of
-     * them; a job takes the normal policy back when its call has come. */
+    /* Batch tasks do not preempt who wakes them (sched(7)): without this the host loses
+     * its CPU to us, the zygote and the dying job at each call, in the middle of its
+     * own work. Inherited by all of them; a job takes the normal policy back when its
+     * call has come. */
     (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     /* As pid 1 only signals with a handler can reach it from inside: there are none. */
     signal(SIGTERM, SIG_DFL);

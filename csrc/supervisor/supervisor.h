@@ -1,20 +1,21 @@
-/* supervisor.h - state of the supervisor, shared by its modules. Read ../base/wire.h first.
+/* supervisor.h - state of the supervisor, shared by its modules. Read ../base/wire.h
+ * first.
  *
- * One process, one thread, pid 1 of the outer pid namespace: its death ends every zygote and job. It
- * never runs user code, holds no secret and reads nothing that a job writes (only kernel records: seccomp
- * notifications, /proc numbers, cgroup files). All tables are fixed arrays: nothing allocates.
+ * One process, one thread, pid 1 of the outer pid namespace: its death ends every
+ * zygote and job. It never runs user code, holds no secret and reads nothing that a job
+ * writes (only kernel records: seccomp notifications, /proc numbers, cgroup files). All
+ * tables are fixed arrays: nothing allocates.
  *
  *   loop.c      wait (epoll), then dispatch one event; deadlines
  *   host.c      messages on the control socket
  *   template.c  start zygotes, messages of zygotes, their death
  *   pool.c      pools, refill policy, publication of waiting sandboxes
  *   job.c       life of one job: fork .. ready .. start .. exit
- *   poll.c      limits that nothing else enforces: CPU time, memory without a cgroup, OOM
- *   notify.c    seccomp listeners: record what was denied
- *   cgroup*.c   slots
+ *   poll.c      limits that nothing else enforces: CPU time, memory without a cgroup,
+ * OOM notify.c    seccomp listeners: record what was denied cgroup*.c   slots
  *
- * Ids: jobs, templates and pools are found by index; a serial in the id keeps stale events and
- * messages from meeting a later tenant of the slot.
+ * Ids: jobs, templates and pools are found by index; a serial in the id keeps stale
+ * events and messages from meeting a later tenant of the slot.
  */
 #ifndef SBX_SUPERVISOR_H
 #define SBX_SUPERVISOR_H
@@ -30,14 +31,20 @@ enum {
     SBX_MAX_TEMPLATES = 64,
     SBX_MAX_POOLS = 256,
     SBX_MAX_JOBS = 2048,
+    /* ended jobs that a late WAIT still learns about */
     SBX_MAX_WAITERS = 4,
-    SBX_N_EXITS = 1024, /* ended jobs that a late WAIT still learns about */
+    SBX_N_EXITS = 1024,
 };
 
 #define SBX_NEVER UINT64_MAX
 
 /* DYING: killed or dead; it is only waited for. */
-enum sbx_template_state { TEMPLATE_FREE = 0, TEMPLATE_STARTING, TEMPLATE_SERVING, TEMPLATE_DYING };
+enum sbx_template_state {
+    TEMPLATE_FREE = 0,
+    TEMPLATE_STARTING,
+    TEMPLATE_SERVING,
+    TEMPLATE_DYING
+};
 
 struct sbx_tmpl {
     enum sbx_template_state state;
@@ -52,7 +59,8 @@ struct sbx_tmpl {
 
 enum sbx_pool_state { POOL_FREE = 0, POOL_OPENING, POOL_OPEN, POOL_DROPPED };
 
-struct sbx_plc { /* a pool */
+/* a pool */
+struct sbx_plc {
     enum sbx_pool_state state;
     struct sbx_pool def;
     uint64_t serial;
@@ -60,18 +68,20 @@ struct sbx_plc { /* a pool */
     int sock, reply_fd;
     int snapshot_fd;
     uint64_t version;
-    uint32_t n_extra;        /* asked for by GROW, not forked yet */
-    uint64_t refill_ns;      /* no refill before: the call that just started goes first */
-    uint32_t n_jobs;         /* of any state: a dropped pool is freed with its last one */
-    uint32_t n_waiting;      /* forking or waiting */
-    uint32_t n_unpublished;  /* complete, but the pool socket's queue was full */
-    uint32_t n_early_deaths; /* sandboxes that died before any START, since the last START */
-    int is_paused;           /* sandboxes fail: no refill until the host acts */
+    uint32_t n_extra;   /* asked for by GROW, not forked yet */
+    uint64_t refill_ns; /* no refill before: the call that just started goes first */
+    uint32_t n_jobs;    /* of any state: a dropped pool is freed with its last one */
+    uint32_t n_waiting; /* forking or waiting */
+    uint32_t n_unpublished; /* complete, but the pool socket's queue was full */
+    /* sandboxes that died before any START, since the last START */
+    uint32_t n_early_deaths;
+    int is_paused; /* sandboxes fail: no refill until the host acts */
 };
 
 enum sbx_job_state { JOB_FREE = 0, JOB_FORKING, JOB_WAITING, JOB_RUNNING };
 
-struct sbx_jb { /* a job */
+/* a job */
+struct sbx_jb {
     enum sbx_job_state state;
     uint64_t id;
     struct sbx_plc *pool;
@@ -116,16 +126,18 @@ enum sbx_event_kind {
     EV_LISTENER
 };
 
-/* start.c: the clone's entry, in the new namespaces, maps not yet written. Exit status. */
+/* start.c: the clone's entry, in the new namespaces, maps not yet written. Exit status.
+ */
 int sbx_supervisor_main(struct sbx_launch *l);
 
 /* loop.c */
 int sbx_loop_run(struct sbx_sup *s);
 int sbx_loop_watch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind,
                    uint64_t id);
-int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events, enum sbx_event_kind kind,
-                     uint64_t id);
-/* Close a watched descriptor: a clone may hold a copy for a while, which would keep it watched. */
+int sbx_loop_rewatch(struct sbx_sup *s, int fd, uint32_t events,
+                     enum sbx_event_kind kind, uint64_t id);
+/* Close a watched descriptor: a clone may hold a copy for a while, which would keep it
+ * watched. */
 void sbx_loop_close(struct sbx_sup *s, int *fd);
 /* Answer a reply socket and close it. */
 void sbx_loop_reply(int *reply_fd, uint64_t id, const struct sbx_err *e);
@@ -134,7 +146,8 @@ void sbx_loop_reply(int *reply_fd, uint64_t id, const struct sbx_err *e);
 int sbx_host_serve(struct sbx_sup *s);
 
 /* template.c. start: takes fds (plan, mounts) and reply_fd. */
-void sbx_template_start(struct sbx_sup *s, const struct sbx_template *m, int *fds, int reply_fd);
+void sbx_template_start(struct sbx_sup *s, const struct sbx_template *m, int *fds,
+                        int reply_fd);
 struct sbx_tmpl *sbx_template_find(struct sbx_sup *s, uint64_t id);
 void sbx_template_serve(struct sbx_sup *s, uint64_t serial);
 void sbx_template_died(struct sbx_sup *s, uint64_t serial);
@@ -146,9 +159,11 @@ void sbx_template_forking(struct sbx_tmpl *t, uint64_t job_id);
 uint64_t sbx_template_tick(struct sbx_sup *s, uint64_t now_ns);
 
 /* pool.c. open: takes fds (plan, mounts), sock and reply_fd. */
-void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int sock, int reply_fd);
+void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int sock,
+                   int reply_fd);
 struct sbx_plc *sbx_pool_find(struct sbx_sup *s, uint64_t id);
-void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_reply *m);
+void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t,
+                       const struct sbx_reply *m);
 void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p);
 void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events);
 /* Fork what the policy wants now, in every pool of the template. */
@@ -164,7 +179,8 @@ void sbx_pool_release(struct sbx_sup *s, struct sbx_plc *p); /* one job less */
 void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p);
 
 /* job.c */
-int sbx_job_fork(struct sbx_sup *s, struct sbx_plc *p); /* 0, -EAGAIN: zygote busy, else failed */
+int sbx_job_fork(struct sbx_sup *s,
+                 struct sbx_plc *p); /* 0, -EAGAIN: zygote busy, else failed */
 struct sbx_jb *sbx_job_find(struct sbx_sup *s, uint64_t id);
 void sbx_job_forked(struct sbx_sup *s, const struct sbx_forked *m, int *pidfd);
 void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener);

@@ -17,7 +17,8 @@
 #include "proc.h"
 #include "supervisor.h"
 
-/* Imports of a big template on a slow disk take their time; a zygote never needs this long to fork. */
+/* Imports of a big template on a slow disk take their time; a zygote never needs this
+ * long to fork. */
 static const uint64_t START_NS = 120000000000ull, FORK_NS = 30000000000ull;
 enum { SOCK_BYTES = 1 << 20 };
 
@@ -66,23 +67,26 @@ static const struct sbx_plan *map_plan(int fd, size_t *n_bytes, struct sbx_err *
 
 /* In the clone, until it executes: raw calls only (law 3). Never returns. */
 static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan,
-                          const struct sbx_template *m, const int *fds, int sock, int go_fd)
-    __attribute__((noreturn));
+                          const struct sbx_template *m, const int *fds, int sock,
+                          int go_fd) __attribute__((noreturn));
 
 static void become_zygote(struct sbx_sup *s, const struct sbx_plan *plan,
-                          const struct sbx_template *m, const int *fds, int sock, int go_fd)
+                          const struct sbx_template *m, const int *fds, int sock,
+                          int go_fd)
 {
     struct sbx_reply out = {.head = {.type = SBX_MSG_REPLY}};
     char go;
 
-    close(s->l->control_fd); /* the host must see our parent's end at once, whoever else lives */
+    close(s->l->control_fd); /* the host must see our parent's end at once, whoever else
+                                lives */
     if (read(go_fd, &go, 1) != 1)
         _exit(1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    /* Where only the whole machine's memory is a limit, a job goes before the host does. Best effort. */
+    /* Where only the whole machine's memory is a limit, a job goes before the host
+     * does. Best effort. */
     sbx_write_file(AT_FDCWD, "/proc/self/oom_score_adj", "500");
-    sbx_child_template(plan, fds + 1, m->n_mounts, sock, (int)m->is_command, s->l->self_exe_fd,
-                       &out.err);
+    sbx_child_template(plan, fds + 1, m->n_mounts, sock, (int)m->is_command,
+                       s->l->self_exe_fd, &out.err);
     sbx_send(sock, &out, sizeof out, NULL, 0, NULL, 0, MSG_DONTWAIT);
     _exit(127);
 }
@@ -100,8 +104,8 @@ static int write_maps(struct sbx_sup *s, pid_t pid, int go_fd, struct sbx_err *e
 static int launch(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_template *m,
                   const int *fds, struct sbx_err *e)
 {
-    uint64_t flags =
-        CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+    uint64_t flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC |
+                     CLONE_NEWUTS | CLONE_NEWCGROUP;
     int pair[2], go[2], size = SOCK_BYTES;
     size_t n_plan;
     const struct sbx_plan *plan = map_plan(fds[0], &n_plan, e);
@@ -142,7 +146,8 @@ static void forget(struct sbx_sup *s, struct sbx_tmpl *t)
     t->state = TEMPLATE_FREE;
 }
 
-void sbx_template_start(struct sbx_sup *s, const struct sbx_template *m, int *fds, int reply_fd)
+void sbx_template_start(struct sbx_sup *s, const struct sbx_template *m, int *fds,
+                        int reply_fd)
 {
     struct sbx_tmpl *t = NULL;
     struct sbx_err e = {0};
