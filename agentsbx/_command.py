@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from agentsbx._job import Cancel, Exchange, Output, Reply
 from agentsbx._preload import Wanted
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import Box, Pool, SupervisorGone
-from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, ExitRecord, Frame
+from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable, Stage
 from agentsbx.policy import Policy
 from agentsbx.result import Exit, Limit, Result, Violation
@@ -109,7 +108,9 @@ def _command_result(
     error: BaseException | None = None
     value: int | None = None
     how = _exits.exit_of(record, reply)
-    if reply.kind == Frame.EXITED and len(reply.body) >= EXITED.size and not reply.over:
+    if record.cause >= Cause.TIMEOUT:
+        pass  # a limit ended it, whatever the last frame says
+    elif reply.kind == Frame.EXITED and len(reply.body) >= EXITED.size and not reply.over:
         value, how = _exits.command_exit_code(EXITED.unpack_from(reply.body)[0])
     elif reply.kind == Frame.FAILED and int.from_bytes(reply.body[:2], "little") == Stage.EXEC:
         code = int.from_bytes(reply.body[4:8], "little")
@@ -132,7 +133,7 @@ def _command_result(
     return Result(
         value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
         usage=usage, limits=table, enforced=pool.job.enforced,
-        violations=violations, exit=how, policy_id=hashlib.sha256(pool.job.plan).hexdigest(),
+        violations=violations, exit=how, policy_id=pool.policy_id(),
         call_id=_engine.next_call_id(),
     )  # fmt: skip
 

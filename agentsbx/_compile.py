@@ -23,6 +23,8 @@ from agentsbx.policy import Limits, Policy
 RDONLY_ATTR = 1  # MOUNT_ATTR_RDONLY
 PRIVATE = "/sandbox"
 HOME = f"{PRIVATE}/home"
+TMPDIR = f"{PRIVATE}/tmp"
+SLASH_TMP = f"{PRIVATE}/.tmp"  # what /tmp shows
 U64 = 2**64 - 1
 RLIM_INFINITY = U64
 MiB = 2**20
@@ -227,12 +229,12 @@ def _tree(
     masks: tuple[str, ...],
 ) -> list[MountSpec]:
     b.add(Op.TMPFS, path=PRIVATE, a=max(limits.disk, 4096), b=max(limits.inodes, 16))
-    for name, mode in (("home", 0o700), ("tmp", 0o700), ("shm", 0o700), ("tmpdir", 0o700)):
+    for name, mode in (("home", 0o700), ("tmp", 0o700), ("shm", 0o700), (".tmp", 0o700)):
         b.add(Op.MKDIR, path=f"{PRIVATE}/{name}", a=mode, flags=Flag.OWN)
     for path in base:
         if path.startswith("/tmp/"):  # a virtual environment there: the private /tmp would hide it
-            b.add(Op.MOVE, path=PRIVATE + path, text=path)
-    b.add(Op.SELF, path="/tmp", text=f"{PRIVATE}/tmp", flags=Flag.RECURSIVE)
+            b.add(Op.MOVE, path=SLASH_TMP + path.removeprefix("/tmp"), text=path)
+    b.add(Op.SELF, path="/tmp", text=SLASH_TMP, flags=Flag.RECURSIVE)
     places = [g.at for g in grants]
     if not _inside(cwd, [*base, *places, PRIVATE]) and cwd != "/":
         b.add(Op.MKDIR, path=cwd, a=0o755)
@@ -240,7 +242,12 @@ def _tree(
             b.add(Op.SELF, path=cwd, text=cwd, flags=Flag.RECURSIVE)
     mounts: list[MountSpec] = []
     for g in grants:
-        b.add(Op.BIND, path=g.at, arg=len(mounts), flags=Flag.FILE if g.found.is_file else 0)
+        flags = Flag.FILE if g.found.is_file else 0
+        if _inside(g.at, [o.at for o in grants if o is not g]):
+            flags |= Flag.NOCREATE  # it lies in another grant: nothing of ours appears on the host
+        if g.is_protected:
+            flags |= Flag.NOCREATE | Flag.OPTIONAL  # gone meanwhile: Watch sees what comes
+        b.add(Op.BIND, path=g.at, arg=len(mounts), flags=flags)
         mounts.append(MountSpec(g.found, is_rdonly=not g.is_write, idmap=True))
     if cwd.startswith("/tmp/") and not _inside(cwd, [*base, *places]):
         b.add(Op.RDONLY, path=cwd)
@@ -255,13 +262,13 @@ def _tree(
 def private_places(others: list[str]) -> tuple[str, ...]:
     """Where a job may write without a grant. Landlock adds up rights along a path, across mounts: with
     a grant or a library below /tmp a rule on /tmp would be no second wall there, so /tmp itself is
-    then closed and TMPDIR is another directory.
+    then closed; TMPDIR is another directory.
 
     >>> private_places(["/srv/data"]), private_places(["/tmp/x"])[-1]
-    (('/sandbox', '/tmp'), '/sandbox/tmpdir')
+    (('/sandbox', '/tmp'), '/sandbox/tmp')
     """
     if any(p.startswith("/tmp/") for p in others):
-        return f"{PRIVATE}/home", f"{PRIVATE}/shm", f"{PRIVATE}/tmpdir"
+        return f"{PRIVATE}/home", f"{PRIVATE}/shm", TMPDIR
     return PRIVATE, "/tmp"
 
 
@@ -282,6 +289,8 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
     want = 0
     if lim.memory >= 0:
         enforced["memory"] = f"cgroup v{caps.cgroup_version}" if memory_cg else "rlimit+poll"
+        if not memory_cg:
+            enforced["memory, not covered"] = "memfd, pipe and socket buffers (no memory cgroup here)"
         want |= 1 if memory_cg else 0
     if policy.strict_limits and lim.memory >= 0 and not memory_cg:
         _missing(policy, "memory", "a memory cgroup", enforced)
@@ -354,7 +363,7 @@ def _landlock(
         b.add(Op.LANDLOCK, path=path, a=write)
     for g in grants:
         b.add(Op.LANDLOCK, path=g.at, a=write if g.is_write else LL_READ)
-    if not _inside(cwd, [*base, *(g.at for g in grants), PRIVATE, "/tmp"]) and cwd != "/":
+    if not _inside(cwd, [*base, *(g.at for g in grants), PRIVATE]) and cwd != "/":
         b.add(Op.LANDLOCK, path=cwd, a=_READ_DIR)
 
 

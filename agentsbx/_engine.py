@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 
-from agentsbx import _host, _transfer
+from agentsbx import _compile, _host, _transfer
 from agentsbx._job import Cancel, Exchange
 from agentsbx._pools import Pools
 from agentsbx._supervisor import Box, Pool, Supervisor, SupervisorGone
@@ -108,7 +108,7 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
     env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
     path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
     env["PATH"] = ":".join([*path, "/usr/local/bin", "/usr/bin", "/bin"])
-    env |= {"HOME": "/sandbox/home", "TMPDIR": "/tmp", "USER": "sandbox", "LOGNAME": "sandbox"}  # noqa: S108
+    env |= {"HOME": _compile.HOME, "TMPDIR": _compile.TMPDIR, "USER": "sandbox", "LOGNAME": "sandbox"}
     env |= {k: v for k in policy.env_names if (v := os.environ.get(k)) is not None}
     return env | policy.env_values | (extra or {})
 

@@ -134,6 +134,7 @@ class Exchange:
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
         self.max_result = max_result
         self.is_started = False
+        self.parts = bytearray()
         self.start_ns = time.monotonic_ns()
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
 
@@ -227,6 +228,12 @@ class Exchange:
                 arena.close()
             reply.served += 1
             return False
+        if kind == Frame.PART and memfd < 0 and self.stream is not None:
+            self.parts += body
+            if len(self.parts) <= self.max_result:
+                return False
+            reply.kind, reply.over = Frame.RESULT, "buffers"
+            return True
         reply.kind = kind
         if kind in (Frame.RESULT, Frame.ERROR):
             try:
@@ -248,12 +255,16 @@ class Exchange:
         return True
 
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
-        if memfd < 0:
+        if self.parts:
+            view = memoryview(self.parts)
+            n_body = int.from_bytes(body[:8], "little")
+        elif memfd >= 0:
+            view = _transfer.map_hostile(memfd, n_memfd, self.max_result)
+        else:
             self.reply.body, lengths, self.reply.lost = _header.unpack_result(memoryview(body))
             if lengths:
                 raise ValueError("buffers announced without a memfd")
             return
-        view = _transfer.map_hostile(memfd, n_memfd, self.max_result)
         raw = view[:n_body]
         self.reply.body, lengths, self.reply.lost = _header.unpack_result(raw)
         self.reply.buffers = _transfer.split(view, n_body, lengths)[1]

@@ -93,7 +93,7 @@ def _explained(
             type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
             context=context,
         )  # fmt: skip
-        if violation is None and exc.errno == errno.EAGAIN and record and record.n_pids_refused:
+        if violation is None and _is_fork_refused(exc, policy, record):
             violation = _explain_limits.explain_thread(policy)
     elif isinstance(exc, KeyError) and exc.args:
         violation = _explain.explain_keyerror(exc.args[0], policy, lambda n: n in os.environ)
@@ -120,6 +120,13 @@ def _explained(
         return _chained(error, exc), [violation]
     exc.add_note(f"agentsbx: {violation.message}")
     return exc, [violation]
+
+
+def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) -> bool:
+    """EAGAIN without a name, from a job that stood at its limit: fork(2) has no frame of its own."""
+    if exc.errno != errno.EAGAIN or exc.filename is not None or record is None:
+        return False
+    return bool(record.n_pids_refused) or record.peak_processes >= policy.limits.processes - 1 > 0
 
 
 def _chained(error: BaseException, cause: BaseException) -> BaseException:

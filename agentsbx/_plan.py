@@ -56,6 +56,7 @@ class Flag(enum.IntFlag):
     LISTENER = 8
     OWN = 16
     RECURSIVE = 32
+    NOCREATE = 64
 
 
 class PlanFlag(enum.IntFlag):

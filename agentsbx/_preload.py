@@ -8,12 +8,10 @@ ahead: a library may read its key when it is imported (semantics 4.8).
 
 from __future__ import annotations
 
-import pickletools
 import sys
 import types
 from collections.abc import Iterable
 
-from agentsbx._ship_modules import is_library_module
 
 _MAX_SCAN = 4 * 2**20
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE"})
@@ -38,6 +36,8 @@ class Wanted(tuple[tuple[str, ...], tuple[str, ...]]):
 
 def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_env: bool) -> Wanted:
     """What to import ahead for a function and the pickles of its first call."""
+    import pickletools
+
     found: set[str] = set(_code_names(fn))
     for blob in blobs:
         if len(blob) <= _MAX_SCAN:
@@ -49,6 +49,8 @@ def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_e
 
 
 def _is_library(name: str) -> bool:
+    from agentsbx._ship_modules import is_library_module
+
     module = sys.modules.get(name)
     return isinstance(module, types.ModuleType) and is_library_module(module)
 

@@ -5,7 +5,6 @@ Thread-safe; nothing starts at import (see `_engine`).
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import sys
@@ -319,7 +318,7 @@ def _result(
         value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
         usage=usage, limits=_outcome.mark_hit(table, error, record, violations), enforced=pool.job.enforced,
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
-        policy_id=hashlib.sha256(pool.job.plan).hexdigest(),
+        policy_id=pool.policy_id(),
         call_id=_engine.next_call_id(), lost=reply.lost,
     )  # fmt: skip
 
@@ -328,9 +327,10 @@ def _warn_lost(site: CallSite, lost: tuple[str, ...]) -> None:
     """Once per function: something was alive at its return and died with the sandbox."""
     if not site.has_warned:
         site.has_warned = True
-        warnings.warn(
-            f"{site.name}: alive at its return, and killed: {', '.join(lost[:5])}",
-            RuntimeWarning, stacklevel=6,
+        code = getattr(inspect.unwrap(site.fn), "__code__", None)
+        warnings.warn_explicit(
+            f"{site.name}: alive at its return, and killed: {', '.join(lost[:5])}", RuntimeWarning,
+            code.co_filename if code else "agentsbx", code.co_firstlineno if code else 1,
         )  # fmt: skip
 
 

@@ -29,6 +29,12 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 _SOCKETS_HIGH = 10  # child ends live here until they are put on 3, 4, 5
 
 
+try:  # hashlib loads OpenSSL, which costs a command's start 2 ms
+    from _sha2 import sha256  # type: ignore[import-not-found,unused-ignore]  # 3.12
+except ImportError:
+    from hashlib import sha256
+
+
 class SupervisorGone(AgentsbxError):
     """The supervisor ended (killed, or its machine is out of memory)."""
 
@@ -56,8 +62,15 @@ class Pool:
         self.job = job
         self.template_id = template_id
         self.version = 0
+        self._policy_id: str | None = None
         self.lock = threading.Lock()
         self.spare: list[Box] = []  # taken from the queue by `wait_ready`
+
+    def policy_id(self) -> str:
+        """SHA-256 of the plan: what was enforced, in every audit record."""
+        if self._policy_id is None:
+            self._policy_id = sha256(self.job.plan).hexdigest()
+        return self._policy_id
 
     def close(self) -> None:
         """Give up the queue; sandboxes in it see their channel close and end."""

@@ -53,6 +53,7 @@ class Frame(enum.IntEnum):
     FAILED = 19
     SIGNAL = 20
     EXITED = 21
+    PART = 22
 
 
 class Event(enum.IntEnum):

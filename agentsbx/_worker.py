@@ -6,6 +6,7 @@ it sends is untrusted to the host; everything that it reads comes from the host.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -52,8 +53,20 @@ def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHAN
         _core.send_frame(channel, kind, packed)
         return
     fd, size = _transfer.write_memfd("result", packed, buffers, _transfer.JOB_SEALS)
-    _core.send_frame(channel, kind, b"", (fd,), len(packed), size)
+    try:
+        _core.send_frame(channel, kind, b"", (fd,), len(packed), size)
+    except OSError as e:
+        if e.errno != errno.ETOOMANYREFS:
+            raise
+        _send_parts(kind, fd, len(packed), size)
     os.close(fd)
+
+
+def _send_parts(kind: int, fd: int, n_body: int, size: int) -> None:
+    """Too many descriptors of this user are in flight (unix(7)): the memfd's bytes, frame by frame."""
+    for at in range(0, size, FRAME_INLINE):
+        _core.send_frame(CHANNEL, Frame.PART, os.pread(fd, FRAME_INLINE, at))
+    _core.send_frame(CHANNEL, kind, n_body.to_bytes(8, "little"))
 
 
 def _request_module(name: str) -> tuple[bytes, list[memoryview]]:

@@ -35,6 +35,9 @@ enum sbx_frame_kind {
     SBX_FRAME_SIGNAL, /* body: uint32_t signal that pid 1 caught and dies of */
     SBX_FRAME_EXITED, /* from the reaper: int32_t wait status of the command, struct
                          rusage-like sbx_usage */
+    SBX_FRAME_PART,   /* next bytes of what would lie in the memfd of a RESULT or ERROR,
+                         where it cannot be sent (ETOOMANYREFS); that frame then holds
+                         u64 n_body */
 };
 
 struct sbx_frame {

@@ -83,6 +83,9 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
             close(fds[--got]);
         return -EMSGSIZE;
     }
+    if (r == 0) /* a message without bytes reads like the end: what rides on it must not stay open */
+        while (got)
+            close(fds[--got]);
     if (n_fds)
         *n_fds = got;
     return r;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 enum { MAX_WORDS = 256 };
@@ -48,7 +49,14 @@ static int run_ops(struct sbx_setup *s, struct sbx_err *e)
         }
         case SBX_OP_IDS: r = sbx_ids_enter(s, op, i, e); break;
         case SBX_OP_SYSCTL: r = sbx_ids_sysctl(s, op, i, e); break;
-        case SBX_OP_RLIMIT: r = sbx_limits_rlimit(s, op, i, e); break;
+        case SBX_OP_RLIMIT:
+            /* unix(7) ETOOMANYREFS: a low RLIMIT_NOFILE would forbid to send the
+             * listener while many fds of this user are in flight. */
+            if (op->arg == RLIMIT_NOFILE)
+                s->nofile = op;
+            else
+                r = sbx_limits_rlimit(s, op, i, e);
+            break;
         case SBX_OP_CAPS: r = sbx_limits_caps(s, op, i, e); break;
         case SBX_OP_LANDLOCK: r = sbx_walls_landlock(s, i, &next, e); break;
         case SBX_OP_SECCOMP: r = sbx_walls_seccomp(s, op, i, e); break;
@@ -135,7 +143,8 @@ void sbx_child_job(struct sbx_job_start *j)
     /* From here the socket to the supervisor is gone: the channel takes its number. */
     if (report_ready(j, &s, &e) < 0 || r < 0)
         _exit(127);
-    if (put_fd(j->channel, SBX_JOB_CHANNEL, &e) < 0 ||
+    if ((s.nofile && sbx_limits_rlimit(&s, s.nofile, 0, &e) < 0) ||
+        put_fd(j->channel, SBX_JOB_CHANNEL, &e) < 0 ||
         (j->snapshot >= 0 && put_fd(j->snapshot, SBX_JOB_SNAPSHOT, &e) < 0) ||
         sbx_fds_close(j->snapshot >= 0 ? SBX_JOB_SNAPSHOT + 1 : SBX_JOB_CHANNEL + 1,
                       &e) < 0)

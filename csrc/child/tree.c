@@ -202,7 +202,12 @@ static int op_bind(struct sbx_setup *s, const struct sbx_op *op, const char *pat
     strcat(store, "/");
     strcat(store, sbx_u64_str(op->arg, num));
     SBX_FD int fd = sbx_open_tree(AT_FDCWD, store, OPEN_TREE_CLOEXEC);
-    return place(s, fd, path, op->flags & SBX_F_FILE);
+    if (!(op->flags & SBX_F_NOCREATE))
+        return place(s, fd, path, op->flags & SBX_F_FILE);
+    SBX_FD int to = at(s, path, O_PATH);
+    if (to == -ENOENT && (op->flags & SBX_F_OPTIONAL))
+        return 0;
+    return fd < 0 ? fd : to < 0 ? to : sbx_move_mount(fd, to);
 }
 
 static int op_self(struct sbx_setup *s, const struct sbx_op *op, const char *path,

@@ -60,7 +60,9 @@ enum sbx_op_kind {
     SBX_OP_WRITE,   /* create regular file path with content text; a = mode */
     SBX_OP_SYMLINK, /* symbolic link path -> text */
     SBX_OP_BIND,    /* mount number arg on path; SBX_F_FILE: the target is a file.
-                       The target (dir or empty file) is made where it is missing.
+                       The target (dir or empty file) is made where it is missing, but never with SBX_F_NOCREATE
+                        (it lies in a grant: nothing of ours may appear on the host;
+                        with SBX_F_OPTIONAL a missing one is skipped).
                        Template: number = index into the mount fds of the message;
                        job: <SBX_POOL_DIR>/<pool_id>/<number>, moved */
     SBX_OP_NODE, /* template: the host's device node of the same path (null, zero, full,
@@ -104,7 +106,8 @@ enum sbx_op_flags {
     SBX_F_OPTIONAL = 4,
     SBX_F_LISTENER = 8,
     SBX_F_OWN = 16,
-    SBX_F_RECURSIVE = 32
+    SBX_F_RECURSIVE = 32,
+    SBX_F_NOCREATE = 64
 };
 
 /* Where a zygote keeps the mounts of its pools; jobs detach it before user data. */

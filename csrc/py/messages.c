@@ -75,6 +75,16 @@ static PyObject *py_send(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Milliseconds until then for poll(2), rounded up; 0 = no end. */
+static int left_ms(uint64_t until_ns)
+{
+    uint64_t now = sbx_now_ns();
+
+    if (!until_ns)
+        return -1;
+    return now >= until_ns ? 0 : (int)((until_ns - now + 999999) / 1000000);
+}
+
 PyDoc_STRVAR(
     recv_doc,
     "recv(sock, max_bytes: int, max_fds: int = 0, timeout_ms: int = -1)\n"
@@ -84,7 +94,7 @@ PyDoc_STRVAR(
 
 static PyObject *py_recv(PyObject *self, PyObject *args)
 {
-    int sock, max_bytes, max_fds = 0, timeout = -1, fds[MAX_FDS], p = 1;
+    int sock, max_bytes, max_fds = 0, timeout = -1, fds[MAX_FDS], p;
     unsigned n_fds = 0;
     ssize_t n = 0;
 
@@ -98,20 +108,22 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     char *buf = PyMem_Malloc((size_t)max_bytes);
     if (!buf)
         return PyErr_NoMemory();
-    Py_BEGIN_ALLOW_THREADS
-    struct pollfd pfd = {sock, POLLIN, 0};
-    n = timeout == 0 ? 0 : -EINTR;
-    if (timeout > 0)
-        p = poll(&pfd, 1, timeout);
-    if (p < 0)
-        n = -errno;
-    else if (p > 0)
+    /* Never blocked in recvmsg: a signal's handler runs at once, and is no end of the time. */
+    uint64_t until = timeout > 0 ? sbx_now_ns() + (uint64_t)timeout * 1000000 : 0;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        struct pollfd pfd = {sock, POLLIN, 0};
         n = sbx_recv(sock, buf, (size_t)max_bytes, fds, (unsigned)max_fds, &n_fds,
-                     timeout == 0 ? MSG_DONTWAIT : 0);
-    Py_END_ALLOW_THREADS
-    if (p == 0 || n == -EAGAIN || n == -EINTR) {
+                     MSG_DONTWAIT);
+        if (n == -EAGAIN && timeout != 0) {
+            p = poll(&pfd, 1, left_ms(until));
+            n = p < 0 ? -errno : p > 0 ? -EINTR : -EAGAIN;
+        }
+        Py_END_ALLOW_THREADS
+    } while (n == -EINTR && PyErr_CheckSignals() == 0);
+    if (n == -EAGAIN || n == -EINTR) {
         PyMem_Free(buf);
-        if (PyErr_CheckSignals() < 0)
+        if (n == -EINTR)
             return NULL;
         Py_RETURN_NONE;
     }
@@ -150,11 +162,19 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
         return NULL;
     }
     struct sbx_frame head = {(uint32_t)kind, (uint32_t)buf.len, n_body, n_memfd};
-    Py_BEGIN_ALLOW_THREADS
-    r = sbx_send(chan, &head, sizeof head, buf.buf, (size_t)buf.len, fds, (unsigned)n,
-                 0);
-    Py_END_ALLOW_THREADS
+    /* A job that does not read must not keep Ctrl-C from this thread: never blocked in sendmsg. */
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        struct pollfd pfd = {chan, POLLOUT, 0};
+        r = sbx_send(chan, &head, sizeof head, buf.buf, (size_t)buf.len, fds,
+                     (unsigned)n, MSG_DONTWAIT);
+        if (r == -EAGAIN)
+            r = poll(&pfd, 1, -1) < 0 ? -errno : -EINTR;
+        Py_END_ALLOW_THREADS
+    } while (r == -EINTR && PyErr_CheckSignals() == 0);
     PyBuffer_Release(&buf);
+    if (r == -EINTR)
+        return NULL;
     if (r < 0)
         return sbx_py_errno(r);
     Py_RETURN_NONE;

@@ -120,7 +120,7 @@ static void exec_command(const struct command *c, volatile int *err)
     for (char **env = c->envp; *env; env++)
         if (!strncmp(*env, "PATH=", 5))
             dirs = *env + 5;
-    *err = ENOENT;
+    int last = ENOENT; /* not *err: after an execve pid 1 must still read 0 there */
     while (dirs && *dirs) { /* execvp(3) */
         size_t n = strcspn(dirs, ":");
         if (n && n + strlen(file) + 2 <= sizeof path) {
@@ -129,10 +129,11 @@ static void exec_command(const struct command *c, volatile int *err)
             strcpy(path + n + 1, file);
             execve(path, c->argv, c->envp);
             if (errno != ENOENT && errno != ENOTDIR)
-                *err = errno;
+                last = errno;
         }
         dirs += n + (dirs[n] == ':');
     }
+    *err = last;
     _exit(127);
 }
 
