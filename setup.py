@@ -28,7 +28,7 @@ from setuptools.command.build_ext import build_ext
 
 CORE_FOLDERS = ("base", "plan", "child", "spawn", "py")
 LAUNCHER_FOLDERS = ("base", "plan", "child", "spawn", "reaper", "supervisor")
-# The filter compiler is the only file that sees libseccomp; it runs in the host alone.
+# The filter compiler runs in the host alone: the launcher does without it.
 LAUNCHER_EXCLUDE = ("csrc/plan/filter.c",)
 LAUNCHER = "agentsbx/_bin/agentsbx-launcher"
 ABI = "cp311"
@@ -59,12 +59,6 @@ HARDEN = [
     "-mbranch-protection=standard",
 ]  # fmt: skip
 HARDEN_LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--as-needed"]
-NO_SECCOMP = """\
-agentsbx needs the header and library of libseccomp (>= 2.5), and pkg-config finds neither.
-  Debian, Ubuntu:  apt install libseccomp-dev pkg-config
-  Fedora, RHEL:    dnf install libseccomp-devel pkgconf-pkg-config
-  Alpine:          apk add libseccomp-dev pkgconf
-Without the C parts (import only, every call refused): AGENTSBX_NO_EXT=1"""
 
 IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 HAS_EXT = sys.platform == "linux" and os.environ.get("AGENTSBX_NO_EXT", "") in ("", "0")
@@ -124,9 +118,8 @@ class BuildExt(build_ext):
             )
         self.sbx_link = [f for f in HARDEN_LINK if probe.links(f)] + MODE_LINK.get(mode, [])
         for ext in self.extensions:
-            cflags, libs = seccomp_flags(probe)
-            ext.extra_compile_args = [*flags, *cflags]
-            ext.extra_link_args = [*self.sbx_link, *libs, *ext.extra_link_args]
+            ext.extra_compile_args = flags
+            ext.extra_link_args = [*self.sbx_link, *ext.extra_link_args]
         self.sbx_flags = flags
         self.sbx_probe = probe
         self.compiler.compile = self.compile_changed
@@ -254,25 +247,6 @@ def is_fresh(obj: Path, command: list[str]) -> bool:
         return obj.exists() and made_by == "\0".join([*command, *inputs_of(obj)])
     except (OSError, IndexError):
         return False
-
-
-def seccomp_flags(probe: Probe) -> tuple[list[str], list[str]]:
-    """Return compile and link flags of libseccomp, or stop with what to install."""
-    try:
-        done = subprocess.run(
-            [os.environ.get("PKG_CONFIG") or "pkg-config", "--cflags", "--libs", "libseccomp"],
-            capture_output=True,
-            text=True,
-        )
-        words = done.stdout.split() if done.returncode == 0 else ["-lseccomp"]
-    except OSError:
-        words = ["-lseccomp"]
-    cflags = [w for w in words if not w.startswith(("-l", "-L"))]
-    libs = [w for w in words if w.startswith(("-l", "-L"))]
-    code = "#include <seccomp.h>\nint main(void) { return seccomp_init(0) != 0; }\n"
-    if not probe.links(*cflags, *libs, code=code):
-        raise SystemExit(NO_SECCOMP)
-    return cflags, libs
 
 
 def install_file(built: Path, target: Path, mode: int) -> None:
