@@ -78,14 +78,13 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
                 close(fd);
         }
     }
-    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+    /* A message without bytes reads like the end: what rides on it must not stay open.
+     */
+    if (r == 0 || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
         while (got)
-            close(fds[--got]);
+            sbx_close(&fds[--got]);
+    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
         return -EMSGSIZE;
-    }
-    if (r == 0) /* a message without bytes reads like the end: what rides on it must not stay open */
-        while (got)
-            close(fds[--got]);
     if (n_fds)
         *n_fds = got;
     return r;

@@ -108,7 +108,8 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     char *buf = PyMem_Malloc((size_t)max_bytes);
     if (!buf)
         return PyErr_NoMemory();
-    /* Never blocked in recvmsg: a signal's handler runs at once, and is no end of the time. */
+    /* Never blocked in recvmsg: a signal's handler runs at once, and is no end of the
+     * time. */
     uint64_t until = timeout > 0 ? sbx_now_ns() + (uint64_t)timeout * 1000000 : 0;
     do {
         Py_BEGIN_ALLOW_THREADS
@@ -162,7 +163,8 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
         return NULL;
     }
     struct sbx_frame head = {(uint32_t)kind, (uint32_t)buf.len, n_body, n_memfd};
-    /* A job that does not read must not keep Ctrl-C from this thread: never blocked in sendmsg. */
+    /* A job that does not read must not keep Ctrl-C from this thread: never blocked in
+     * sendmsg. */
     do {
         Py_BEGIN_ALLOW_THREADS
         struct pollfd pfd = {chan, POLLOUT, 0};
