@@ -80,7 +80,7 @@ def make_scratch() -> Iterator[Callable[[str], Path]]:
     made: list[Path] = []
 
     def make(name: str = "scratch") -> Path:
-        path = Path(tempfile.mkdtemp(prefix=f"agentsbx-{name}-"))
+        path = Path(tempfile.mkdtemp(prefix=f"scratch-agentsbx-{name}-"))
         path.chmod(0o755)
         made.append(path)
         return path

@@ -217,16 +217,17 @@ def attack(how: str, place: str) -> str | None:
         elif how == "memory":
             needle = re.compile(("TEN" + "ANT").encode() + b":(5ec0de){4}")
             for name in ["self", *others]:
-                with contextlib.suppress(OSError), open(f"/proc/{name}/maps") as table:
-                    with open(f"/proc/{name}/mem", "rb", buffering=0) as memory:
-                        for line in table:
-                            start, end = (int(word, 16) for word in line.split()[0].split("-"))
-                            if "r" not in line.split()[1] or end - start > 1 << 28 or "[v" in line:
-                                continue
-                            memory.seek(start)
-                            with contextlib.suppress(OSError, ValueError):
-                                if needle.search(memory.read(end - start)):
-                                    return f"found the other's secret in memory of {name}"
+                with contextlib.suppress(OSError):
+                    table = open(f"/proc/{name}/maps").read().splitlines()  # noqa: SIM115
+                    memory = open(f"/proc/{name}/mem", "rb", buffering=0)  # noqa: SIM115
+                    for line in table:
+                        start, end = (int(word, 16) for word in line.split()[0].split("-"))
+                        if "r" not in line.split()[1] or end - start > 1 << 28 or "[v" in line:
+                            continue
+                        memory.seek(start)
+                        with contextlib.suppress(OSError, ValueError):
+                            if needle.search(memory.read(end - start)):
+                                return f"found the other's secret in memory of {name}"
         elif how in ("descriptors", "other channels"):
             for name in os.listdir("/proc/self/fd"):
                 with contextlib.suppress(OSError):
