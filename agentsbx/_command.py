@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._explain_limits import explain_limit, limit_table
-from agentsbx._job import Cancel, Exchange, Output, Reply
+from agentsbx._job import Cancel, Exchange, Output, Reply, is_gone
 from agentsbx._preload import Wanted
 from agentsbx._protect import Watch, planted_error
-from agentsbx._supervisor import Box, Pool, SupervisorGone
+from agentsbx._supervisor import Box, Pool, PoolGone, SupervisorGone
 from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable, Stage
 from agentsbx.policy import Policy
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agentsbx._engine import Runtime
 
 __all__ = ["run_command"]
+
+ATTEMPTS = 5
 
 
 def run_command(
@@ -43,29 +45,39 @@ def _run_command(
     rt: Runtime, argv: Sequence[str], policy: Policy, env: dict[str, str] | None, cwd: str | None,
     fds: tuple[bytes | int | None, int | None, int | None], cancel: Cancel | None, n_waiting: int,
 ) -> Result:  # fmt: skip
-    grants = rt.pools.find_grants(policy)
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
-    template = rt.pools.template(None, Wanted(((), ())))
-    pool = rt.pools.pool(None, policy, template, grants, where, n_waiting)
-    watch = Watch(grants) if policy.write else None
     words = [*argv, *(f"{k}={v}" for k, v in _engine.job_env(policy, env).items())]
     raw = b"".join(os.fsencode(w) + b"\0" for w in words)
-    opened: list[int] = []
-    out = Output(policy.limits.output, None)
-    err = Output(policy.limits.output, None)
-    reply = Reply(out, err)
-    box = _engine.take(rt, pool)
-    try:
-        mask, given = _command_fds(fds, opened)
-        head = EXEC.pack(len(argv), len(words) - len(argv), mask, 0)
-        _send_exec(box, head + raw, given)
-    finally:
-        for fd in opened:
-            os.close(fd)
+    reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
+    for _ in range(ATTEMPTS):
+        grants = rt.pools.find_grants(policy)
+        template = rt.pools.template(None, Wanted(((), ())))
+        try:
+            pool = rt.pools.pool(None, policy, template, grants, where, n_waiting)
+            box = _engine.take(rt, pool)
+        except PoolGone as gone:
+            if gone.template_id is not None:
+                rt.pools.forget_template(gone.template_id)
+            continue
+        watch = Watch(grants) if policy.write else None
+        opened: list[int] = []
+        try:
+            mask, given = _command_fds(fds, opened)
+            head = EXEC.pack(len(argv), len(words) - len(argv), mask, 0)
+            _send_exec(box, head + raw, given)
+            break
+        except OSError as e:
+            box.close()
+            if not is_gone(e):
+                raise
+        finally:
+            _core.close_all(*opened)
+    else:
+        raise SandboxUnavailable("sandboxes die before they are used", missing=["job"])
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(rt, box, exchange, b"", None, cancel, True)
+    record = _engine.converse(rt, box, exchange, b"", [], cancel, True)
     return _command_result(argv, policy, pool, reply, record, watch)
 
 

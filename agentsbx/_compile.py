@@ -9,7 +9,6 @@ cannot enforce raises `SandboxUnavailable` here, before any user code, unless th
 from __future__ import annotations
 
 import math
-import os
 import resource
 
 import msgspec

@@ -17,8 +17,8 @@ import threading
 from agentsbx import _compile, _host, _transfer
 from agentsbx._job import Cancel, Exchange
 from agentsbx._pools import Pools
-from agentsbx._supervisor import Box, Pool, Supervisor, SupervisorGone
-from agentsbx._wire import Cause, ExitRecord, Frame
+from agentsbx._supervisor import Box, Pool, PoolGone, Supervisor, SupervisorGone
+from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
 
 __all__ = ["Runtime", "converse", "current", "job_env", "next_call_id", "probe", "restart",
@@ -113,28 +113,36 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
     return env | policy.env_values | (extra or {})
 
 
-def take(rt: Runtime, pool: Pool) -> Box:
-    """A waiting sandbox that holds the pool's present snapshot."""
-    while True:
+def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
+    """A waiting sandbox that holds snapshot `version`, or none. `PoolGone`: look the pool up again."""
+    for _ in range(8):
         box = rt.sup.take(pool, READY_TIMEOUT_MS)
-        if box.version == pool.version:
+        if box.version in (0, version):
             return box
         rt.sup.kill(box.job_id, Cause.CANCELLED)
         box.close()
+    raise PoolGone("the function changes faster than sandboxes are made for it")
 
 
 def converse(
-    rt: Runtime, box: Box, exchange: Exchange, body: bytes, arena: _transfer.Arena | None,
+    rt: Runtime, box: Box, exchange: Exchange, body: bytes, views: list[memoryview],
     cancel: Cancel | None, detail: bool,
 ) -> ExitRecord | None:  # fmt: skip
-    """Send `body` (unless it was sent already) and serve the call to its end; the job is dead or dying
-    when this returns."""
+    """Send the call and serve it to its end; the job is dead or dying when this returns.
+
+    An empty body: it was sent already. `NotSent`: the waiting sandbox had died, no user code ran.
+    """
     job_id = box.job_id
     reply = exchange.reply
+    arena: _transfer.Arena | None = None
+    rt.pools.enter(box.pool)
     try:
         if cancel is not None:
             cancel.arm(lambda: rt.sup.kill(job_id, Cause.CANCELLED))
-        if not body or not exchange.begin(body):
+        if views or len(body) > FRAME_INLINE:
+            arena = exchange.send_large(body, views, rt.arenas)
+            exchange.run()
+        elif not body or not exchange.begin(body):
             exchange.run()
     except SupervisorGone:  # user code may have run: never again by itself
         return ExitRecord.lost(job_id)
@@ -152,6 +160,7 @@ def converse(
         if arena is not None:
             rt.arenas.put(arena, lambda: _is_alive(rt, box.job_id))
         box.close()
+        rt.pools.leave(box.pool)
     if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over and not detail:
         return None
     return rt.sup.wait(box.job_id)

@@ -6,7 +6,6 @@ so that neither worker nor decorator needs the host's machinery in a job.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from agentsbx._codec import CodecLimits

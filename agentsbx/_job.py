@@ -62,6 +62,10 @@ class Cancel:
             kill()
 
 
+class NotSent(Exception):  # noqa: N818 (never leaves the package)
+    """The waiting sandbox had died before the call reached it: no user code ran."""
+
+
 class Output:
     """stdout or stderr of one job: bounded, kept, and passed on as it comes."""
 
@@ -141,12 +145,12 @@ class Exchange:
     def begin(self, body: bytes) -> bool:
         """Send an inline CALL and wait a moment; True if that was the whole call. OSError(EPIPE) if
         the waiting sandbox had died."""
-        box, reply = self.box, self.reply
+        box = self.box
         event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(
             box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, SPIN_US
         )
         if event == _NOT_SENT:
-            raise BrokenPipeError(errno.EPIPE, "the waiting sandbox is gone")
+            raise NotSent
         if said:
             self._output("out", said)
         if cried:
@@ -155,20 +159,37 @@ class Exchange:
             return True
         return event == Event.FRAME and self._frame(kind, data, memfd, n_body, n_memfd)
 
+    def send_large(
+        self, body: bytes, views: list[memoryview], arenas: _transfer.ArenaCache
+    ) -> _transfer.Arena | None:
+        """Send a CALL that does not fit a frame; returns the arena that the job may still read."""
+        try:
+            return send_body(self.box, Frame.CALL, body, views, arenas)
+        except OSError as e:
+            if is_gone(e):
+                raise NotSent from None
+            raise
+
+    def _start(self) -> None:
+        """Tell the supervisor, once: deadline, polling."""
+        if not self.is_started:
+            self.is_started = True
+            self.sup.start(self.box.job_id, self.start_ns, self.deadline_ns)
+
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""
         box, reply = self.box, self.reply
-        patience = SHORT_MS
+        patience = self._patience_ms() if self.is_started else SHORT_MS
         while True:
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
                 box.channel, box.out, box.err, -1, patience
             )
             if not self.is_started and (event == Event.TIMEOUT or kind not in _ANSWERS):
-                self.is_started = True
-                self.sup.start(box.job_id, self.start_ns, self.deadline_ns)
-                patience = self._patience_ms()
+                self._start()
                 if event == Event.TIMEOUT:
+                    patience = self._patience_ms()
                     continue
+            patience = self._patience_ms()
             if event == Event.FRAME:
                 if self._frame(kind, body, memfd, n_body, n_memfd):
                     break
@@ -220,10 +241,16 @@ class Exchange:
         """Handle one frame; True if it is the last."""
         reply = self.reply
         if kind == Frame.IMPORT and memfd < 0 and self.stream is not None:
+            self._start()  # a job that asks and does not read must not hold us beyond its deadline
             blob, buffers = self.stream.module_reply(body.decode("utf-8", "replace"))
             views = [memoryview(b).cast("B") for b in buffers]
             packed = _header.encode(_header.ModuleHead(blob, [v.nbytes for v in views]))
-            arena = send_body(self.box, Frame.MODULE, packed, views, _NO_CACHE)
+            try:
+                arena = send_body(self.box, Frame.MODULE, packed, views, _NO_CACHE)
+            except OSError as e:
+                if is_gone(e):
+                    return True  # it died meanwhile: the supervisor's record says why
+                raise
             if arena is not None:
                 arena.close()
             reply.served += 1

@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentsbx import _compile, _host, _zygote
@@ -99,6 +99,7 @@ class Pools:
         self._lock = threading.RLock()
         self._templates: OrderedDict[TemplateKey, int] = OrderedDict()
         self._pools: OrderedDict[object, Pool] = OrderedDict()
+        self._running: Counter[int] = Counter()  # calls in flight, by template
         self._bases: dict[int, tuple[str, ...]] = {}
         self._system: dict[str, _host.Found | str] | None = None
         self._next_uid = 0
@@ -122,6 +123,18 @@ class Pools:
         found = tuple(mounts + protected_mounts([m for m in mounts if m.is_write]))
         _compile.refuse_control_paths(found)
         return found
+
+    def enter(self, pool: Pool) -> None:
+        """A call runs in a sandbox of this pool: its template stays."""
+        with self._lock:
+            self._running[pool.template_id] += 1
+
+    def leave(self, pool: Pool) -> None:
+        """The counterpart of `enter`."""
+        with self._lock:
+            self._running[pool.template_id] -= 1
+            if not self._running[pool.template_id]:
+                del self._running[pool.template_id]
 
     def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
         """A zygote that has imported at least the packages of `want`; started where there is none.
@@ -151,8 +164,9 @@ class Pools:
             made = self.sup.template(plan)
             self._templates[key] = made
             self._bases[made] = tuple(p for p, f in tree.items() if not isinstance(f, str))
-            while len(self._templates) > MAX_TEMPLATES:
-                self._drop_template(self._templates.popitem(last=False)[1])
+            idle = [k for k, t in self._templates.items() if t != made and not self._running[t]]
+            for old in idle[: max(0, len(self._templates) - MAX_TEMPLATES)]:
+                self._drop_template(self._templates.pop(old))
             return made
 
     def _drop_template(self, template_id: int) -> None:

@@ -20,12 +20,12 @@ from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
-from agentsbx._job import Cancel, Exchange, Output, Reply, forward_streams, is_gone, send_body
+from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_streams
 from agentsbx._pools import N_WAITING, is_same
 from agentsbx._preload import Wanted, wanted
 from agentsbx._protect import Watch, planted_error
-from agentsbx._supervisor import Pool, SupervisorGone
-from agentsbx._wire import FRAME_INLINE, ExitRecord, Frame
+from agentsbx._supervisor import Pool, PoolGone, SupervisorGone
+from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
 from agentsbx.policy import Policy
 from agentsbx.result import Exit, Result, Usage
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["CallSite", "Cancel", "HostCaps", "invoke", "probe", "run_command", "shutdown", "warm"]
 
 HostCaps = _host.Caps
+ATTEMPTS = 5
 
 
 class CallSite:
@@ -189,7 +190,7 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
     at = p.place
     same = (
         at is not None and at.rt is rt and at.cwd == cwd and at.layout is layout
-        and at.pool.sock >= 0 and not site.policy.write and is_same(at.grants)
+        and not at.pool.is_closed and not site.policy.write and is_same(at.grants)
     )  # fmt: skip
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
@@ -237,42 +238,49 @@ def _invoke(
     rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any],
     cancel: Cancel | None, detail: bool,
 ) -> Result:  # fmt: skip
-    with site.lock:
-        p = _prepare(site)
-        stream = p.snapshot.begin_call(args, kwargs)
-        if p.want is None:
-            p.want = _wanted(site, p, [stream.body])
-        pool, grants = _pool(rt, site, p, N_WAITING)
-    call_views = _views(stream.buffers)
-    watch = Watch(grants) if site.policy.write else None
     reply = Reply(*_outputs(site))
-    for _ in range(3):
-        box = _engine.take(rt, pool)
-        head = None if box.version == p.version else p.head
-        snapshot_views = [] if head is None else _views(p.snapshot.buffers)
-        views = [*snapshot_views, *call_views]
-        body = _header.encode(
-            _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0)
-        )
+    for _ in range(ATTEMPTS):
+        with site.lock:
+            p = _prepare(site)
+            snapshot, head, version = p.snapshot, p.head, p.version
+            stream = snapshot.begin_call(args, kwargs)
+            if p.want is None:
+                p.want = _wanted(site, p, [stream.body])
+            try:
+                pool, grants = _pool(rt, site, p, N_WAITING)
+                box = _engine.take(rt, pool, version)
+            except PoolGone as gone:
+                _forget(rt, p, gone)
+                continue
+        watch = Watch(grants) if site.policy.write else None
         exchange = Exchange(
             rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
             max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
         )  # fmt: skip
+        views = _views(stream.buffers)
+        if box.version == version:
+            head = None
+        else:
+            views = _views(snapshot.buffers) + views
+        body = _header.encode(
+            _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0)
+        )
         try:
-            if views or len(body) > FRAME_INLINE:
-                arena = send_body(box, Frame.CALL, body, views, rt.arenas)
-                body = b""
-            else:
-                arena = None
-            record = _engine.converse(rt, box, exchange, body, arena, cancel, detail)
-            break
-        except OSError as e:
-            box.close()
-            if not is_gone(e):
-                raise
-    else:
-        raise SandboxUnavailable("waiting sandboxes die before they are used", missing=["job"])
-    return _result(rt, site, p, pool, reply, record, args, kwargs, watch, detail)
+            record = _engine.converse(rt, box, exchange, body, views, cancel, detail)
+        except NotSent:  # the waiting sandbox had died: nothing ran yet
+            continue
+        return _result(rt, site, p, pool, reply, record, args, kwargs, watch, detail)
+    raise SandboxUnavailable(
+        "sandboxes die or change before they are used", missing=["job"],
+        hint="is the machine out of memory, or are the granted files changing all the time?",
+    )  # fmt: skip
+
+
+def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
+    """The pool that a call was about to use is no more; so may be its zygote."""
+    p.place = None
+    if gone.template_id is not None:
+        rt.pools.forget_template(gone.template_id)
 
 
 def _outputs(site: CallSite) -> tuple[Output, Output]:

@@ -21,7 +21,7 @@ from agentsbx._wire import (
     EXIT_SIZE, GROW, HELLO, ID, KILL, MAX_MOUNTS, MOUNT, NO_ID, POOL, PUB, REPLY, SNAPSHOT, START,
     TEMPLATE, Cause, ExitRecord, Hello, Msg,
 )  # fmt: skip
-from agentsbx.errors import AgentsbxError, ErrRecord, SandboxUnavailable, unavailable
+from agentsbx.errors import AgentsbxError, ErrRecord, SandboxUnavailable, Stage, unavailable
 
 LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "agentsbx-launcher")
 START_TIMEOUT_MS = 20_000
@@ -53,6 +53,14 @@ def sealed_memfd(name: str, data: bytes) -> int:
     return fd
 
 
+class PoolGone(AgentsbxError):
+    """A pool was dropped before its sandbox was used; with `template_id`: its zygote is dead too."""
+
+    def __init__(self, message: str, *, template_id: int | None = None) -> None:
+        super().__init__(message)
+        self.template_id = template_id
+
+
 class Pool:
     """A queue of waiting single-use sandboxes: the kernel's own socket queue is the pool."""
 
@@ -63,6 +71,8 @@ class Pool:
         self.template_id = template_id
         self.version = 0
         self._policy_id: str | None = None
+        self._n_takers = 0
+        self._is_closed = False
         self.lock = threading.Lock()
         self.spare: list[Box] = []  # taken from the queue by `wait_ready`
 
@@ -72,32 +82,65 @@ class Pool:
             self._policy_id = sha256(self.job.plan).hexdigest()
         return self._policy_id
 
-    def close(self) -> None:
-        """Give up the queue; sandboxes in it see their channel close and end."""
-        with contextlib.suppress(OSError):
-            os.close(self.sock)
-        self.sock = -1
+    def hold(self) -> bool:
+        """Keep the socket open while this thread waits on it; False when it is closed already."""
         with self.lock:
+            self._n_takers += not self._is_closed
+            return not self._is_closed
+
+    def release(self) -> None:
+        """The counterpart of `hold`; the last one closes what was given up meanwhile."""
+        with self.lock:
+            self._n_takers -= 1
+            last = self._is_closed and self._n_takers == 0
+        if last:
+            self._close_socket()
+
+    def close(self) -> None:
+        """Give up the queue; sandboxes in it see their channel close and end. The number of the
+        socket is freed only when no thread waits on it any more."""
+        with self.lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
             spare, self.spare = self.spare, []
+            idle = self._n_takers == 0
         for box in spare:
             box.close()
+        if idle:
+            self._close_socket()
+
+    def _close_socket(self) -> None:
+        _core.close_all(self.sock)
+        self.sock = -1
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was given up."""
+        return self._is_closed
 
 
 class Box:
     """One waiting sandbox, taken from a pool: its channel and output pipes."""
 
-    __slots__ = ("channel", "err", "job_id", "out", "version")
+    __slots__ = ("channel", "err", "job_id", "out", "pool", "version")
 
-    def __init__(self, job_id: int, version: int, fds: tuple[int, ...]) -> None:
+    def __init__(self, job_id: int, version: int, fds: tuple[int, ...], pool: Pool) -> None:
+        self.channel, self.out, self.err = fds
+        self.pool = pool
         self.job_id = job_id
         self.version = version
-        self.channel, self.out, self.err = fds
 
     def close(self) -> None:
         """Close what is still open."""
         fds = self.channel, self.out, self.err
         self.channel = self.out = self.err = -1
         _core.close_all(*fds)
+
+    def __del__(self) -> None:
+        """Taken and never used (Ctrl-C in between): closing ends the job."""
+        if self.channel >= 0:
+            self.close()
 
 
 class Supervisor:
@@ -287,25 +330,36 @@ class Supervisor:
 
     def take(self, pool: Pool, timeout_ms: int) -> Box:
         """The next waiting sandbox; asks for one where none waits. `SandboxUnavailable` with the
-        stage that failed, TimeoutError after `timeout_ms`."""
+        stage that failed, `PoolGone` when the pool was dropped or its zygote died."""
         if pool.spare:
             with pool.lock:
                 if pool.spare:
                     return pool.spare.pop()
-        got = _core.recv(pool.sock, PUB.size, 3, 0)
-        if got is None:
-            self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
-            got = _core.recv(pool.sock, PUB.size, 3, timeout_ms)
+        if not pool.hold():
+            raise PoolGone("the pool was dropped")
+        try:
+            got = _core.recv(pool.sock, PUB.size, 3, 0)
             if got is None:
-                raise TimeoutError("no sandbox became ready")
+                self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
+                got = _core.recv(pool.sock, PUB.size, 3, timeout_ms)
+        finally:
+            pool.release()
+        if got is None:
+            raise SandboxUnavailable(
+                f"no sandbox became ready within {timeout_ms // 1000} s", missing=["job"],
+                hint="the machine is overloaded, or out of memory",
+            )  # fmt: skip
         if len(got[0]) != PUB.size:
-            raise SupervisorGone("the pool's queue closed")
-        _, _, _, job_id, version, err, _ = PUB.unpack(got[0])
-        if len(got[1]) != 3:
-            record = ErrRecord.unpack(err)
-            places = pool.job.places
-            raise unavailable(record, object=places[record.op] if record.op < len(places) else None)
-        return Box(job_id, version, got[1])
+            raise PoolGone("the pool's queue closed", template_id=pool.template_id)
+        _, _, pool_id, job_id, version, err, _ = PUB.unpack(got[0])
+        if len(got[1]) == 3 and pool_id == pool.id:
+            return Box(job_id, version, got[1], pool)
+        _core.close_all(*got[1])
+        record = ErrRecord.unpack(err)
+        if record.stage == Stage.FORK and record.errno == errno.ECHILD:
+            raise PoolGone("the zygote died", template_id=pool.template_id)
+        places = pool.job.places
+        raise unavailable(record, object=places[record.op] if record.op < len(places) else None)
 
     def wait_ready(self, pool: Pool, n: int, timeout_ms: int) -> None:
         """Wait until `n` sandboxes wait: they are taken and handed back."""
