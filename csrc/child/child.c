@@ -87,6 +87,12 @@ static int enter_namespaces(const struct sbx_plan *p, struct sbx_err *e)
     return 0;
 }
 
+/* dup3 onto itself is EINVAL: only ever used with a source >= 5. */
+static int put_fd(int from, int to, struct sbx_err *e)
+{
+    return dup3(from, to, 0) < 0 ? sbx_fail(e, SBX_STAGE_FDS, (unsigned)to, errno) : 0;
+}
+
 static int set_up_job(struct sbx_job_start *j, struct sbx_setup *s, struct sbx_err *e)
 {
     /* First of all: without a session of its own kill(0) and setpriority(PRIO_PGRP)
@@ -100,17 +106,18 @@ static int set_up_job(struct sbx_job_start *j, struct sbx_setup *s, struct sbx_e
      * now. */
     if (enter_namespaces(j->plan, e) < 0)
         return -1;
+    /* The zygote's 0 is one open file description for all jobs: flags and locks that
+     * one sets there would meet the next. */
+    SBX_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0)
+        return sbx_fail(e, SBX_STAGE_DEV, 0, errno);
+    if (put_fd(null, 0, e) < 0)
+        return -1;
     s->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     s->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (s->root_fd < 0 || s->proc_fd < 0)
         return sbx_fail(e, SBX_STAGE_ROOT, 0, errno);
     return run_ops(s, e);
-}
-
-/* dup3 onto itself is EINVAL: only ever used with a source >= 5. */
-static int put_fd(int from, int to, struct sbx_err *e)
-{
-    return dup3(from, to, 0) < 0 ? sbx_fail(e, SBX_STAGE_FDS, (unsigned)to, errno) : 0;
 }
 
 static int report_ready(struct sbx_job_start *j, const struct sbx_setup *s,
@@ -197,6 +204,8 @@ int sbx_child_template(const struct sbx_plan *plan, const int *mount_fds,
         return sbx_fail(e, SBX_STAGE_FDS, 0, errno);
     collect_words(plan, SBX_OP_ARG, argv);
     collect_words(plan, SBX_OP_ENV, envp);
+    if (!argv[0])
+        return sbx_fail(e, SBX_STAGE_EXEC, 0, EINVAL);
     sbx_signals_reset();
     (void)sbx_close_range(SBX_JOB_CHANNEL + 1, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */);
     if (is_command)

@@ -118,6 +118,15 @@ void sbx_pools_drop(struct sbx_pools *p, uint64_t id)
         }
 }
 
+void sbx_pools_keep_only(struct sbx_pools *p, uint64_t id)
+{
+    for (unsigned k = 0; k < SBX_MAX_POOLS; k++)
+        if (p->slots[k].id && p->slots[k].id != id) {
+            munmap((void *)p->slots[k].plan, p->slots[k].n_bytes);
+            memset(&p->slots[k], 0, sizeof p->slots[k]);
+        }
+}
+
 const struct sbx_plan *sbx_pools_plan(const struct sbx_pools *p, uint64_t id)
 {
     for (unsigned k = 0; k < SBX_MAX_POOLS; k++)

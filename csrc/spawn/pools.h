@@ -2,7 +2,7 @@
  * SBX_POOL_DIR.
  *
  * Zygote only. The plan is mapped read-only from its sealed memfd and stays mapped in
- * the jobs, who may read it (it holds no secret) and cannot change it.
+ * the jobs of that pool, who may read it (it holds no secret) and cannot change it.
  */
 #ifndef SBX_POOLS_H
 #define SBX_POOLS_H
@@ -29,6 +29,9 @@ struct sbx_pools {
 int sbx_pools_add(struct sbx_pools *p, const struct sbx_pool *m, const int *fds,
                   unsigned n_fds, struct sbx_err *e);
 void sbx_pools_drop(struct sbx_pools *p, uint64_t id);
+/* In a job: forget the plans of all others, which name what other tenants were granted.
+ */
+void sbx_pools_keep_only(struct sbx_pools *p, uint64_t id);
 const struct sbx_plan *sbx_pools_plan(const struct sbx_pools *p,
                                       uint64_t id); /* NULL: unknown */
 

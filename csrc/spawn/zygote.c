@@ -125,11 +125,12 @@ static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds,
         if (pid == 0) {
             sigprocmask(SIG_SETMASK, &z->old_mask, NULL);
             *info = (struct sbx_job_info){m->job_id, m->version};
+            sbx_pools_keep_only(&z->pools, m->pool_id);
             sbx_child_job(&j);
             return 1;
         }
         if (pid < 0)
-            r = sbx_fail(&msg.err, SBX_STAGE_FORK, 0, errno);
+            (void)sbx_fail(&msg.err, SBX_STAGE_FORK, 0, errno);
         if (z->hooks)
             z->hooks->after_parent();
         /* Without this the next fork would land in the dead job's namespace (ENOMEM).
@@ -140,7 +141,7 @@ static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds,
     if (pid > 0) {
         pidfd = sbx_pidfd_open(pid);
         if (pidfd < 0 || remember(z, pid, m->job_id) < 0) {
-            r = sbx_fail(&msg.err, SBX_STAGE_FORK, 0, pidfd < 0 ? -pidfd : ENOMEM);
+            (void)sbx_fail(&msg.err, SBX_STAGE_FORK, 0, pidfd < 0 ? -pidfd : ENOMEM);
             kill(pid, SIGKILL);
         }
     }
