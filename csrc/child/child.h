@@ -28,7 +28,7 @@ struct sbx_setup {
     int root_fd;        /* root of the tree being built, O_PATH */
     int proc_fd;        /* job: the zygote's own writable /proc, for maps and sysctls */
     const struct sbx_op *nofile; /* job: RLIMIT_NOFILE, set after READY (see child.c) */
-    int listener_fd;    /* job: seccomp listener, -1 if none */
+    int listener_fd;             /* job: seccomp listener, -1 if none */
 };
 
 /* Everything a job needs besides the plan. All fds are consumed. */

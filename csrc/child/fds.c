@@ -62,7 +62,7 @@ static void die_of(int sig)
     } frame = {{SBX_FRAME_SIGNAL, 4, 0, 0}, (uint32_t)sig};
 
     if (getpid() != 1) { /* a child that os.fork() made: the usual death */
-        signal(sig, SIG_DFL);
+        (void)signal(sig, SIG_DFL);
         syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), sig);
         return;
     }

@@ -31,14 +31,13 @@ static int open_parent(const struct sbx_setup *s, const char *path, const char *
     char part[NAME_MAX + 1];
     int dir = fcntl(s->root_fd, F_DUPFD_CLOEXEC, 3);
 
+    *name = path + 1;
     if (dir < 0)
         return -errno;
-    for (const char *c = path + 1;;) {
-        const char *end = strchr(c, '/');
-        if (!end) {
-            *name = c;
+    for (;;) {
+        const char *c = *name, *end = strchr(c, '/');
+        if (!end)
             return dir;
-        }
         size_t n = (size_t)(end - c);
         int next = -ENAMETOOLONG;
         if (n < sizeof part) {
@@ -55,7 +54,7 @@ static int open_parent(const struct sbx_setup *s, const char *path, const char *
         if (next < 0)
             return next;
         dir = next;
-        c = end + 1;
+        *name = end + 1;
     }
 }
 

@@ -60,11 +60,11 @@ enum sbx_op_kind {
     SBX_OP_WRITE,   /* create regular file path with content text; a = mode */
     SBX_OP_SYMLINK, /* symbolic link path -> text */
     SBX_OP_BIND,    /* mount number arg on path; SBX_F_FILE: the target is a file.
-                       The target (dir or empty file) is made where it is missing, but never with SBX_F_NOCREATE
-                        (it lies in a grant: nothing of ours may appear on the host;
-                        with SBX_F_OPTIONAL a missing one is skipped).
-                       Template: number = index into the mount fds of the message;
-                       job: <SBX_POOL_DIR>/<pool_id>/<number>, moved */
+                       The target (dir or empty file) is made where it is missing, but
+                       never with SBX_F_NOCREATE (it lies in a grant: nothing of ours
+                       may appear on the host; with SBX_F_OPTIONAL a missing one is
+                       skipped). Template: number = index into the mount fds of the
+                       message; job: <SBX_POOL_DIR>/<pool_id>/<number>, moved */
     SBX_OP_NODE, /* template: the host's device node of the same path (null, zero, full,
                     ...) */
     SBX_OP_SELF, /* bind text (a path inside) on path; SBX_F_RECURSIVE: with the mounts

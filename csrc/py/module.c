@@ -13,10 +13,10 @@ PyObject *sbx_py_errno(long negative_errno)
 
 static int exec_module(PyObject *module)
 {
-    PyMethodDef *groups[] = {sbx_py_messages, sbx_py_plan, sbx_py_zygote};
+    PyMethodDef *groups[] = {sbx_py_messages, sbx_py_plan, sbx_py_zygote, NULL};
 
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
-        if (PyModule_AddFunctions(module, groups[i]) < 0)
+    for (PyMethodDef **group = groups; *group; group++)
+        if (PyModule_AddFunctions(module, *group) < 0)
             return -1;
     return 0;
 }

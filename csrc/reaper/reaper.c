@@ -152,11 +152,12 @@ void sbx_reaper_run(void)
 
     (void)fcntl(SBX_JOB_CHANNEL, F_SETFD, FD_CLOEXEC);
     receive(&c);
-    sbx_signals_reset(); /* pid 1 ignores them again; the command starts with defaults
-                          */
-    pid = vfork();
+    sbx_signals_reset(); /* ignored by pid 1; the command starts with defaults */
+    /* Not posix_spawn: it has no way to report errno by stage, and fork would copy. The
+     * child runs raw calls only (see exec_command). */
+    pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
     if (pid == 0)
-        exec_command(&c, &err);
+        exec_command(&c, &err); /* NOLINT(clang-analyzer-unix.Vfork) */
     if (pid < 0)
         fail(SBX_STAGE_FORK, errno);
     for (int i = 0; i < 3; i++)

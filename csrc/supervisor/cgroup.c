@@ -146,7 +146,7 @@ struct sbx_slot *sbx_slot_get(struct sbx_cg *cg, const struct sbx_cg_limits *lim
             n_used = (unsigned)(slot - slots) + 1;
         r = slot_make(cg, slot);
     }
-    if (!r && memcmp(&slot->limits, limits, sizeof *limits)) {
+    if (!r && memcmp(&slot->limits, limits, sizeof *limits) != 0) {
         r = ops(cg)->limit(cg, slot, limits);
         slot->limits = *limits;
         if (r)

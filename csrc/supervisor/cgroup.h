@@ -54,7 +54,6 @@ struct sbx_cg_usage {
 enum sbx_slot_state { SLOT_FREE = 0, SLOT_IDLE, SLOT_BUSY, SLOT_DRAINING };
 
 struct sbx_slot {
-    enum sbx_slot_state state;
     uint64_t serial;
     struct sbx_cg_limits limits;
     int dir_fds[SBX_MAX_CGROUP_FDS]; /* as sbx_cg.dirs; -1: this slot has none there */
@@ -62,6 +61,7 @@ struct sbx_slot {
     unsigned n_attach;
     int peak_fd; /* v2: memory.peak, its peak is per open file */
     unsigned n_drains;
+    enum sbx_slot_state state;
     uint64_t baseline_bytes, drain_ns;
     struct sbx_cg_usage base; /* counters at slot_get */
 };

@@ -95,9 +95,9 @@ int sbx_supervisor_main(struct sbx_launch *l)
      * call has come. */
     (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     /* As pid 1 only signals with a handler can reach it from inside: there are none. */
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGINT, SIG_DFL);
-    signal(SIGHUP, SIG_DFL);
+    (void)signal(SIGTERM, SIG_DFL);
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGHUP, SIG_DFL);
     if (take_identity(l, &hello.err) == 0 && confine(&hello) == 0) {
         r = watch_all(&sup);
         if (r)
