@@ -145,7 +145,7 @@ def start(bench: Bench) -> None:
 
 def idle(bench: Bench) -> None:
     """Keep many sandboxes waiting with numpy loaded, then use them all."""
-    n = 50 if bench.quick else IDLE
+    n = 200 if bench.quick else IDLE
     preload = ["numpy"] if _has_numpy() else []
     fn = by_value("body").options(preload=preload)
     bench.check(fn(1, bench.canary)[1])
