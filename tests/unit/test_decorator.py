@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 import agentsbx
-from agentsbx import Policy, PolicyError, Result, _injob, _nested, sandbox
+from agentsbx import Policy, PolicyError, Result, _injob, _load, _nested, sandbox
 from agentsbx._decorator import is_wrapper
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
     module.__dict__.update(CallSite=CallSite, Cancel=Cancel, invoke=invoke, IN_JOB=False)
     monkeypatch.setitem(sys.modules, "agentsbx._runtime", module)
+    monkeypatch.setitem(_load._loaded, "_runtime", module)
     monkeypatch.setattr(agentsbx, "_runtime", module, raising=False)
     return fake
 
