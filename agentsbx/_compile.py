@@ -13,7 +13,7 @@ import resource
 
 import msgspec
 
-from agentsbx._filter import build_filter
+from agentsbx._filter import build_filter, coarse_filter
 from agentsbx._host import Caps, Found, Layout
 from agentsbx._plan import JOB, POOL_DIR, TEMPLATE, Flag, Op, PlanBuilder, PlanFlag
 from agentsbx.errors import PolicyError, SandboxUnavailable
@@ -123,6 +123,8 @@ def compile_template(
     b.add(Op.PROC, path="/proc")
     b.add(Op.PIVOT)
     b.add(Op.HOSTNAME, text="sandbox")
+    b.bpf = coarse_filter()
+    b.add(Op.SECCOMP)
     words = ("agentsbx-launcher", "zygote") if layout is None else bootstrap
     for word in words:
         b.add(Op.ARG, text=word)

@@ -89,6 +89,23 @@ def _build(
     return _compile(rules, DEFAULT_ACTION)
 
 
+_COARSE = ("io-uring", "fault-handling", "fanotify", "new-calls", "gone")
+
+
+@cache
+def coarse_filter() -> bytes:
+    """Return the filter of a zygote: what neither it nor any job ever needs, and foreign ABIs.
+
+    Only calls whose denial nobody records: an errno here would win over the job's own listener.
+    """
+    tables, arch = _tables.load(), native_arch()
+    numbers = tables.numbers[arch]
+    names = [n for g in _COARSE for n in tables.group[g].syscalls if n in numbers]
+    rows = [_PLAIN.pack(nr, DEFAULT_ACTION, 0, 0) for nr in sorted(numbers[n] for n in names)]
+    head = _PLAIN.pack(_RULE_ARCH, AUDIT_ARCH[arch], 0, 0)
+    return _compile(head + b"".join(rows), RET_ALLOW)
+
+
 def _compile(rules: bytes, default_action: int) -> bytes:
     # Imported late: the tables are usable (docs, explain) where the extension is not built.
     from agentsbx import _core

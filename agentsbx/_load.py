@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
+_loaded: dict[str, Any] = {}
+
 
 def load(name: str) -> Any:
     """Return the module `agentsbx.<name>`, one of those that need the compiled part.
@@ -17,7 +19,7 @@ def load(name: str) -> Any:
     Raises `SandboxUnavailable` that says Linux where there is no compiled part: other systems
     install and import this package, and only calls fail.
     """
-    module = sys.modules.get(f"agentsbx.{name}")
+    module = _loaded.get(name)
     if module is not None:
         return module
     import importlib
@@ -40,4 +42,6 @@ def load(name: str) -> Any:
             missing=["the extension agentsbx._core"],
             hint="reinstall it on Linux with a C compiler: pip install --force-reinstall agentsbx",
         ) from None
-    return importlib.import_module(f"agentsbx.{name}")
+    # Not from sys.modules: another thread may be in the middle of this import.
+    _loaded[name] = module = importlib.import_module(f"agentsbx.{name}")
+    return module

@@ -42,7 +42,7 @@ def denied_syscalls(record: ExitRecord) -> list[Violation]:
         if _is_kill(d.nr):
             continue
         out.append(
-            _explain.explain_denied_syscall(d.nr, name, d.args, group or reason, count=d.count)
+            _explain.explain_denied_syscall(d.nr, name, d.args, group or reason, count=d.times)
         )
     return out
 

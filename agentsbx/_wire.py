@@ -1,4 +1,4 @@
-"""The structs of ``csrc/base/wire.h`` and ``call.h`` as `struct` formats (native layout, one build).
+"""The structs of ``csrc/base/wire.h`` and ``call.h`` as `struct` formats, in native layout.
 
 `tests/contract` compares sizes and numbers with the C headers.
 """
@@ -122,7 +122,7 @@ class Denied(NamedTuple):
     """One distinct refused system call of a job."""
 
     nr: int
-    count: int
+    times: int
     args: tuple[int, int, int, int]
 
 
@@ -149,8 +149,8 @@ class ExitRecord(NamedTuple):
          wall) = EXIT.unpack_from(raw)  # fmt: skip
         denied = []
         for i in range(min(n_denied, MAX_DENIED)):
-            nr, count, *args = DENIED.unpack_from(raw, EXIT.size + i * DENIED.size)
-            denied.append(Denied(nr, count, tuple(args)))  # type: ignore[arg-type]
+            nr, times, a, b, c, d = DENIED.unpack_from(raw, EXIT.size + i * DENIED.size)
+            denied.append(Denied(nr, times, (a, b, c, d)))
         return cls(job, Cause(cause), status, bool(alive), utime, stime, peak, procs, source,
                    refused, wall, tuple(denied))  # fmt: skip
 
