@@ -26,13 +26,21 @@ ATTEMPTS = 5
 
 
 def run_command(
-    argv: Sequence[str], *, policy: Policy, env: dict[str, str] | None = None,
-    cwd: str | None = None, stdin: bytes | int | None = None, stdout: int | None = None,
-    stderr: int | None = None, cancel: Cancel | None = None, n_waiting: int = 1,
-) -> Result:  # fmt: skip
+    argv: Sequence[str],
+    *,
+    policy: Policy,
+    env: dict[str, str] | None = None,
+    cwd: str | None = None,
+    stdin: bytes | int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    cancel: Cancel | None = None,
+    n_waiting: int = 1,
+) -> Result:
     """Run a command in a fresh sandbox. `stdin`: bytes to read, a descriptor, or nothing; `stdout`
-    and `stderr`: descriptors, or None to capture. `Result.value` is the exit code, 128+n for a signal,
-    127 where the program does not exist."""
+    and `stderr`: descriptors, or None to capture. `Result.value` is the exit code, 128+n for a
+    signal, 127 where the program does not exist.
+    """
     rt = _engine.current()
     try:
         return _run_command(rt, argv, policy, env, cwd, (stdin, stdout, stderr), cancel, n_waiting)
@@ -42,9 +50,15 @@ def run_command(
 
 
 def _run_command(
-    rt: Runtime, argv: Sequence[str], policy: Policy, env: dict[str, str] | None, cwd: str | None,
-    fds: tuple[bytes | int | None, int | None, int | None], cancel: Cancel | None, n_waiting: int,
-) -> Result:  # fmt: skip
+    rt: Runtime,
+    argv: Sequence[str],
+    policy: Policy,
+    env: dict[str, str] | None,
+    cwd: str | None,
+    fds: tuple[bytes | int | None, int | None, int | None],
+    cancel: Cancel | None,
+    n_waiting: int,
+) -> Result:
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     words = [*argv, *(f"{k}={v}" for k, v in _engine.job_env(policy, env).items())]
     raw = b"".join(os.fsencode(w) + b"\0" for w in words)
@@ -95,7 +109,9 @@ def _send_exec(box: Box, body: bytes, fds: tuple[int, ...]) -> None:
 def _command_fds(
     fds: tuple[bytes | int | None, int | None, int | None], opened: list[int]
 ) -> tuple[int, tuple[int, ...]]:
-    """(mask, descriptors): what replaces 0-2 of the command. Left out: /dev/null and the job's pipes."""
+    """(mask, descriptors): what replaces 0-2 of the command. Left out: /dev/null and the job's
+    pipes.
+    """
     mask, given = 0, []
     for i, fd in enumerate(fds):
         if fd is None:
@@ -110,9 +126,13 @@ def _command_fds(
 
 
 def _command_result(
-    argv: Sequence[str], policy: Policy, pool: Pool, reply: Reply, record: ExitRecord | None,
+    argv: Sequence[str],
+    policy: Policy,
+    pool: Pool,
+    reply: Reply,
+    record: ExitRecord | None,
     watch: Watch | None,
-) -> Result:  # fmt: skip
+) -> Result:
     record = record or ExitRecord.lost(0)
     usage = _exits.usage_of(record)
     table = limit_table(policy.limits, pool.job.enforced, usage)
@@ -151,10 +171,17 @@ def _command_result(
 
 
 def _in_words(
-    policy: Policy, pool: Pool, reply: Reply, record: ExitRecord, table: dict[str, Limit],
-    error: BaseException | None, has_failed: bool,
-) -> tuple[BaseException | None, list[Violation]]:  # fmt: skip
-    """What was denied, and why there is no exit code; imported only when there is something to say."""
+    policy: Policy,
+    pool: Pool,
+    reply: Reply,
+    record: ExitRecord,
+    table: dict[str, Limit],
+    error: BaseException | None,
+    has_failed: bool,
+) -> tuple[BaseException | None, list[Violation]]:
+    """What was denied, and why there is no exit code; imported only when there is something to
+    say.
+    """
     from agentsbx import _outcome
     from agentsbx._codec import ClassTable, CodecLimits
 

@@ -1,8 +1,8 @@
 """policy + host -> plan: a pure function (law 4). Looks nothing up, starts nothing.
 
 `compile_template` builds the base tree that jobs of one template share read-only; `compile_job`
-what one policy adds: grants, private storage, identity, limits and walls. What a kernel of this host
-cannot enforce raises `SandboxUnavailable` here, before any user code, unless the policy says
+what one policy adds: grants, private storage, identity, limits and walls. What a kernel of this
+host cannot enforce raises `SandboxUnavailable` here, before any user code, unless the policy says
 `on_missing="weaken"`; either way it is listed in `enforced`.
 """
 
@@ -88,7 +88,12 @@ def landlock_sets(abi: int) -> tuple[int, int, int]:
 SYSTEM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC_PATHS = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl", "/etc/alternatives", "/etc/pki",
              "/etc/ca-certificates")  # fmt: skip
-_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_BLAS_THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _ETC_FILES = {
     "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
@@ -105,8 +110,9 @@ def compile_template(
     *,
     bootstrap: tuple[str, ...] = (),
 ) -> Template:
-    """Base tree plus the zygote program. `tree` maps a path to what stands there: a link's text or a
-    look-up; `layout` None makes a command template. `ids`: uid and gid that jobs see."""
+    """Base tree plus the zygote program. `tree` maps a path to what stands there: a link's text or
+    a look-up; `layout` None makes a command template. `ids`: uid and gid that jobs see.
+    """
     b = PlanBuilder(TEMPLATE, PlanFlag.NEW_NET)
     mounts: list[MountSpec] = []
     b.add(Op.TMPFS, path="/", a=8 * MiB, b=8192)
@@ -198,7 +204,9 @@ def compile_job(
     _landlock(b, policy, caps, ordered, base, cwd, enforced)
     # Started by root the supervisor sets vm.memfd_noexec=2 for its pid namespace; an ordinary user
     # cannot, so there the filter demands MFD_NOEXEC_SEAL.
-    b.bpf = build_filter(policy.profile, extra=policy.syscalls, memfd_noexec_seal=not caps.is_root, ids=ids)
+    b.bpf = build_filter(
+        policy.profile, extra=policy.syscalls, memfd_noexec_seal=not caps.is_root, ids=ids
+    )
     b.add(Op.SECCOMP, flags=Flag.LISTENER)
     enforced["system calls"] = f"seccomp allow-list (profile {policy.profile})"
     enforced["files"] = "mount namespace with an empty root" + (
@@ -261,9 +269,9 @@ def _tree(
 
 
 def private_places(others: list[str]) -> tuple[str, ...]:
-    """Where a job may write without a grant. Landlock adds up rights along a path, across mounts: with
-    a grant or a library below /tmp a rule on /tmp would be no second wall there, so /tmp itself is
-    then closed; TMPDIR is another directory.
+    """Where a job may write without a grant. Landlock adds up rights along a path, across mounts:
+    with a grant or a library below /tmp a rule on /tmp would be no second wall there, so /tmp
+    itself is then closed; TMPDIR is another directory.
 
     >>> private_places(["/srv/data"]), private_places(["/tmp/x"])[-1]
     (('/sandbox', '/tmp'), '/sandbox/tmp')
@@ -291,7 +299,9 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
     if lim.memory >= 0:
         enforced["memory"] = f"cgroup v{caps.cgroup_version}" if memory_cg else "rlimit+poll"
         if not memory_cg:
-            enforced["memory, not covered"] = "memfd, pipe and socket buffers (no memory cgroup here)"
+            enforced["memory, not covered"] = (
+                "memfd, pipe and socket buffers (no memory cgroup here)"
+            )
         want |= 1 if memory_cg else 0
     if policy.strict_limits and lim.memory >= 0 and not memory_cg:
         _missing(policy, "memory", "a memory cgroup", enforced)
@@ -305,7 +315,9 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
         want |= 4
     if acct_cg:
         want |= 8
-    enforced["processes"] = "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
+    enforced["processes"] = (
+        "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
+    )
     if lim.cpu_time >= 0:
         enforced["cpu_time"] = "cgroup accounting, whole tree" if acct_cg else (
             "RLIMIT_CPU per process, and polling of the tree"
@@ -347,9 +359,14 @@ def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) ->
 
 
 def _landlock(
-    b: PlanBuilder, policy: Policy, caps: Caps, grants: list[Mount], base: tuple[str, ...], cwd: str,
+    b: PlanBuilder,
+    policy: Policy,
+    caps: Caps,
+    grants: list[Mount],
+    base: tuple[str, ...],
+    cwd: str,
     enforced: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     fs, net, scope = landlock_sets(caps.landlock_abi)
     if not fs:
         _missing(policy, "landlock", "Landlock (Linux 5.13, lsm=landlock)", enforced)
@@ -372,7 +389,7 @@ def refuse_control_paths(grants: tuple[Mount, ...]) -> None:
     """A grant must not hold kernel interfaces or other sandboxes' ends."""
     for g in grants:
         real = g.found.real
-        if real == "/" or _inside(real, ["/proc", "/sys", "/dev"]) and not g.found.is_file:
+        if real == "/" or (_inside(real, ["/proc", "/sys", "/dev"]) and not g.found.is_file):
             raise PolicyError(
                 f"{g.at!r} cannot be granted: it holds kernel interfaces",
                 hint="grant the one directory or file that the tool needs",

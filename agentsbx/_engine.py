@@ -1,8 +1,8 @@
 """The engine of one process: its supervisor, pools and arenas; started by the first use.
 
 One supervisor per process, outliving the thread that made it; a forked host gets one of its own
-(semantics 5.5). Commands (`_command`) and functions (`_runtime`) stand on it; it knows neither pickles
-nor the result codec, so that `agentsbx run` starts quickly. Thread-safe.
+(semantics 5.5). Commands (`_command`) and functions (`_runtime`) stand on it; it knows neither
+pickles nor the result codec, so that `agentsbx run` starts quickly. Thread-safe.
 """
 
 from __future__ import annotations
@@ -108,13 +108,20 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
     env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
     path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
     env["PATH"] = ":".join([*path, "/usr/local/bin", "/usr/bin", "/bin"])
-    env |= {"HOME": _compile.HOME, "TMPDIR": _compile.TMPDIR, "USER": "sandbox", "LOGNAME": "sandbox"}
+    env |= {
+        "HOME": _compile.HOME,
+        "TMPDIR": _compile.TMPDIR,
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+    }
     env |= {k: v for k in policy.env_names if (v := os.environ.get(k)) is not None}
     return env | policy.env_values | (extra or {})
 
 
 def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
-    """A waiting sandbox that holds snapshot `version`, or none. `PoolGone`: look the pool up again."""
+    """A waiting sandbox that holds snapshot `version`, or none. `PoolGone`: look the pool up
+    again.
+    """
     for _ in range(8):
         box = rt.sup.take(pool, READY_TIMEOUT_MS)
         if box.version in (0, version):
@@ -125,9 +132,14 @@ def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
 
 
 def converse(
-    rt: Runtime, box: Box, exchange: Exchange, body: bytes, views: list[memoryview],
-    cancel: Cancel | None, detail: bool,
-) -> ExitRecord | None:  # fmt: skip
+    rt: Runtime,
+    box: Box,
+    exchange: Exchange,
+    body: bytes,
+    views: list[memoryview],
+    cancel: Cancel | None,
+    detail: bool,
+) -> ExitRecord | None:
     """Send the call and serve it to its end; the job is dead or dying when this returns.
 
     An empty body: it was sent already. `NotSent`: the waiting sandbox had died, no user code ran.

@@ -18,9 +18,9 @@ import msgspec
 class Layout(msgspec.Struct, frozen=True):
     """Where the interpreter of a template lives.
 
-    `mounts` are the real directories and files that a Python job sees read-only besides the system's
-    own: each at its host path. `sys_path` is what the zygote imports from: stdlib and site-packages
-    of the host's `sys.path`, in its order, and the folder that holds this package.
+    `mounts` are the real directories and files that a Python job sees read-only besides the
+    system's own: each at its host path. `sys_path` is what the zygote imports from: stdlib and
+    site-packages of the host's `sys.path`, in its order, and the folder that holds this package.
     """
 
     executable: str
@@ -65,7 +65,9 @@ def _executable() -> str:
 @functools.cache
 def _covered_roots() -> tuple[str, ...]:
     """System directories that every sandbox has read-only, as real paths."""
-    return tuple(os.path.realpath(p) for p in ("/usr", "/lib", "/lib64", "/bin") if os.path.isdir(p))
+    return tuple(
+        os.path.realpath(p) for p in ("/usr", "/lib", "/lib64", "/bin") if os.path.isdir(p)
+    )
 
 
 def _is_covered(path: str) -> bool:
@@ -96,7 +98,9 @@ def _layout(executable: str, sys_path: tuple[str, ...], prefix: str) -> Layout:
         wanted += [os.path.join(prefix, "bin"), os.path.join(prefix, "lib")]
         wanted.append(os.path.join(prefix, "pyvenv.cfg"))
     wanted += [p for p in path if _is_site(p)] + [package, os.path.dirname(os.path.realpath(exe))]
-    mounts = _minimal(p for p in wanted if os.path.exists(p) and not _is_covered(os.path.realpath(p)))
+    mounts = _minimal(
+        p for p in wanted if os.path.exists(p) and not _is_covered(os.path.realpath(p))
+    )
     return Layout(exe, sys.version, tuple(path), mounts, package)
 
 

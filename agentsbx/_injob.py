@@ -1,7 +1,7 @@
 """What code inside a job can ask about its own sandbox; all unset in the host.
 
-`policy` is the enforced policy (nested calls compare against it, semantics 5.6); a module of its own
-so that neither worker nor decorator needs the host's machinery in a job.
+`policy` is the enforced policy (nested calls compare against it, semantics 5.6); a module of its
+own so that neither worker nor decorator needs the host's machinery in a job.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One call, from the host's side: send it, serve it, collect what comes back.
 
-Host process only. Everything that a job sends is bounded before it is looked at; what does not parse
-ends the job. Nothing here makes words: `_outcome` does.
+Host process only. Everything that a job sends is bounded before it is looked at; what does not
+parse ends the job. Nothing here makes words: `_outcome` does.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Cancel:
             kill()
 
 
-class NotSent(Exception):  # noqa: N818 (never leaves the package)
+class NotSent(Exception):
     """The waiting sandbox had died before the call reached it: no user code ran."""
 
 
@@ -92,7 +92,18 @@ class Output:
 class Reply:
     """What one job answered, undecoded."""
 
-    __slots__ = ("body", "buffers", "err", "is_malformed", "kind", "lost", "out", "over", "served", "timed_out")
+    __slots__ = (
+        "body",
+        "buffers",
+        "err",
+        "is_malformed",
+        "kind",
+        "lost",
+        "out",
+        "over",
+        "served",
+        "timed_out",
+    )
 
     def __init__(self, out: Output, err: Output) -> None:
         self.kind = 0  # a Frame, or 0: the channel closed without an answer
@@ -132,9 +143,15 @@ class Exchange:
     """The conversation with one running job until its last frame."""
 
     def __init__(
-        self, sup: Supervisor, box: Box, *, timeout_s: float, max_result: int, reply: Reply,
+        self,
+        sup: Supervisor,
+        box: Box,
+        *,
+        timeout_s: float,
+        max_result: int,
+        reply: Reply,
         stream: Stream | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
         self.max_result = max_result
         self.is_started = False
@@ -144,7 +161,8 @@ class Exchange:
 
     def begin(self, body: bytes) -> bool:
         """Send an inline CALL and wait a moment; True if that was the whole call. OSError(EPIPE) if
-        the waiting sandbox had died."""
+        the waiting sandbox had died.
+        """
         box = self.box
         event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(
             box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, SPIN_US

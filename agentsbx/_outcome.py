@@ -1,7 +1,7 @@
 """From what came back to what the user sees: values, typed errors, limits, violations.
 
-Host process. The words come from `_explain`; the facts from the supervisor's exit record. What a job
-says about itself is never taken for one of our own messages (semantics 3.3).
+Host process. The words come from `_explain`; the facts from the supervisor's exit record. What a
+job says about itself is never taken for one of our own messages (semantics 3.3).
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ from agentsbx._filter import explain_syscall
 from agentsbx._job import Reply
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
-    AgentsbxError, ErrRecord, JobDied, LimitExceeded, MemoryLimitExceeded, ResultError,
-    SandboxViolation, unavailable,
+    AgentsbxError,
+    ErrRecord,
+    JobDied,
+    LimitExceeded,
+    MemoryLimitExceeded,
+    ResultError,
+    SandboxViolation,
+    unavailable,
 )  # fmt: skip
 from agentsbx.policy import Policy
 from agentsbx.result import Limit, Violation
+
 
 def _is_kill(nr: int) -> bool:
     """Pid 1 that sends itself SIGKILL asks the supervisor to do it: no denial."""
@@ -53,9 +60,14 @@ def value_of(reply: Reply, classes: ClassTable, annotation: Any, limits: CodecLi
 
 
 def error_of(
-    reply: Reply, record: ExitRecord | None, policy: Policy, classes: ClassTable,
-    limits: Mapping[str, Limit], cwd: str, codec_limits: CodecLimits,
-) -> tuple[BaseException, list[Violation]]:  # fmt: skip
+    reply: Reply,
+    record: ExitRecord | None,
+    policy: Policy,
+    classes: ClassTable,
+    limits: Mapping[str, Limit],
+    cwd: str,
+    codec_limits: CodecLimits,
+) -> tuple[BaseException, list[Violation]]:
     """What to raise for a call that gave no value, and what was denied on the way."""
     if reply.is_malformed:
         return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
@@ -76,9 +88,12 @@ def error_of(
 
 
 def _explained(
-    exc: BaseException, policy: Policy, limits: Mapping[str, Limit], cwd: str,
+    exc: BaseException,
+    policy: Policy,
+    limits: Mapping[str, Limit],
+    cwd: str,
     record: ExitRecord | None,
-) -> tuple[BaseException, list[Violation]]:  # fmt: skip
+) -> tuple[BaseException, list[Violation]]:
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
     violation: Violation | None = None
     if isinstance(exc, AgentsbxError):
@@ -86,7 +101,7 @@ def _explained(
     if isinstance(exc, OSError):
         calling, source = _innermost(exc)
         context = _explain.Context(
-            cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,  # noqa: S108
+            cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,
             host_readable=lambda p: os.access(p, os.R_OK), host_which=shutil.which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
@@ -109,7 +124,11 @@ def _explained(
                 exc.add_note(f"agentsbx: {words}")
         return exc, []
     raises = policy.on_violation == "raise"
-    if raises and isinstance(exc, OSError) and not isinstance(exc, FileNotFoundError | TimeoutError):
+    if (
+        raises
+        and isinstance(exc, OSError)
+        and not isinstance(exc, FileNotFoundError | TimeoutError)
+    ):
         if violation.denied_by == "limit" or isinstance(exc, BlockingIOError):
             exc.add_note(f"agentsbx: {violation.message}")
             return exc, [violation]
@@ -123,7 +142,9 @@ def _explained(
 
 
 def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) -> bool:
-    """EAGAIN without a name, from a job that stood at its limit: fork(2) has no frame of its own."""
+    """EAGAIN without a name, from a job that stood at its limit: fork(2) has no frame of its
+    own.
+    """
     if exc.errno != errno.EAGAIN or exc.filename is not None or record is None:
         return False
     return bool(record.n_pids_refused) or record.peak_processes >= policy.limits.processes - 1 > 0
@@ -145,9 +166,11 @@ def _innermost(exc: BaseException) -> tuple[str | None, str | None]:
 
 
 def mark_hit(
-    table: dict[str, Limit], error: BaseException | None, record: ExitRecord | None,
+    table: dict[str, Limit],
+    error: BaseException | None,
+    record: ExitRecord | None,
     violations: list[Violation],
-) -> dict[str, Limit]:  # fmt: skip
+) -> dict[str, Limit]:
     """The limit table with what was hit."""
     for v in violations:
         if v.limit in table:

@@ -1,8 +1,8 @@
 """Templates and pools of one process: which waiting sandbox serves which call.
 
-Template = interpreter, imports, base tree, ids. Pool = template + one policy as its grants stand now +
-working directory. Before each call every granted name is looked up again (semantics 4.5): another
-object behind a name means another pool. LRU bounds on both.
+Template = interpreter, imports, base tree, ids. Pool = template + one policy as its grants stand
+now + working directory. Before each call every granted name is looked up again (semantics 4.5):
+another object behind a name means another pool. LRU bounds on both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _PROC_MASKS = (
 
 
 def _masks() -> tuple[str, ...]:
-    """Kernel information that others may read: what is root's alone needs no mask (a job never is)."""
+    """Kernel information that others may read: what is root's alone needs no mask (a job never
+    is).
+    """
     out = []
     for path in _PROC_MASKS:
         with contextlib.suppress(OSError):
@@ -138,7 +140,8 @@ class Pools:
 
     def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
         """A zygote that has imported at least the packages of `want`; started where there is none.
-        `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True)."""
+        `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True).
+        """
         with self._lock:
             for key in self._templates:
                 if key.layout is layout and key.owner is owner and key.packages >= want.packages:
@@ -178,9 +181,14 @@ class Pools:
         self.sup.drop_template(template_id)
 
     def pool(
-        self, owner: object, policy: Policy, template_id: int, grants: tuple[_compile.Mount, ...],
-        cwd: str, n_waiting: int,
-    ) -> Pool:  # fmt: skip
+        self,
+        owner: object,
+        policy: Policy,
+        template_id: int,
+        grants: tuple[_compile.Mount, ...],
+        cwd: str,
+        n_waiting: int,
+    ) -> Pool:
         """The pool of this owner (a call site), policy and state of the file system."""
         key = (owner, policy, template_id, grants, cwd)
         with self._lock:
@@ -199,14 +207,18 @@ class Pools:
             try:
                 made = self.sup.pool(template_id, job, n_waiting, uid_index)
             except FileNotFoundError as e:
-                raise PolicyError(f"{e.filename!r}: gone while the sandbox was being made") from None
+                raise PolicyError(
+                    f"{e.filename!r}: gone while the sandbox was being made"
+                ) from None
             except OSError as e:
                 raise SandboxUnavailable(
                     f"{e.filename!r} changed while the sandbox was being made: {e.strerror}",
                     missing=["stable grant"], errno=e.errno,
                 ) from None  # fmt: skip
             # The same call site with other grants or another directory: its old pool is of no use.
-            stale = [k for k in self._pools if isinstance(k, tuple) and k[0] is owner and k[1] == policy]
+            stale = [
+                k for k in self._pools if isinstance(k, tuple) and k[0] is owner and k[1] == policy
+            ]
             self._pools[key] = made
             for k in stale if owner is not None else []:
                 self.drop(k)

@@ -1,7 +1,7 @@
 """Which installed libraries a zygote imports ahead, and which template serves which call.
 
-What a function refers to is read off its pickle and code: names of library modules that the host has
-loaded. Only installed packages decide over the template, so that tools which differ in a stdlib
+What a function refers to is read off its pickle and code: names of library modules that the host
+has loaded. Only installed packages decide over the template, so that tools which differ in a stdlib
 import share one zygote. With granted variables nothing but the stdlib and `preload=` is imported
 ahead: a library may read its key when it is imported (semantics 4.8).
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterable
-
 
 _MAX_SCAN = 4 * 2**20
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE"})

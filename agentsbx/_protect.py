@@ -1,9 +1,9 @@
 """Protected names inside write grants: files that make the host run code (design section 9).
 
-A write grant of a project must not let a job plant a git hook or an editor task. What exists is mounted
-read-only over itself in the job, `.git` itself is pinned so that it cannot be renamed away; what is
-absent at the start is found after the call by `Watch`, moved aside and reported. Names are compared
-casefolded in NFC.
+A write grant of a project must not let a job plant a git hook or an editor task. What exists is
+mounted read-only over itself in the job, `.git` itself is pinned so that it cannot be renamed away;
+what is absent at the start is found after the call by `Watch`, moved aside and reported. Names are
+compared casefolded in NFC.
 """
 
 from __future__ import annotations
@@ -134,7 +134,11 @@ class Watch:
                     continue
                 if self._before.get(path) == now:
                     continue
-                if fold(os.path.basename(path)) == ".git" and _is_dir(path) and path in self._before:
+                if (
+                    fold(os.path.basename(path)) == ".git"
+                    and _is_dir(path)
+                    and path in self._before
+                ):
                     continue
                 if fold(os.path.basename(path)) == ".git" and _is_dir(path):
                     continue  # a new repository is fine; its hooks and config are not

@@ -43,10 +43,17 @@ class CallSite:
     """One decorated function: what is called, under which policy, and what was prepared for it."""
 
     def __init__(
-        self, fn: Any, policy: Policy, *, name: str | None = None, is_async: bool = False,
-        captures: Sequence[str] | None = None, raises: Sequence[type] = (), seed: int | None = None,
+        self,
+        fn: Any,
+        policy: Policy,
+        *,
+        name: str | None = None,
+        is_async: bool = False,
+        captures: Sequence[str] | None = None,
+        raises: Sequence[type] = (),
+        seed: int | None = None,
         output: str = "forward",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.fn = fn
         self.policy = policy
         self.name = name or getattr(fn, "__qualname__", repr(fn))
@@ -80,7 +87,9 @@ class Place:
 
 
 class Prepared:
-    """What the last call of a site left for the next one; replaced as a whole when the host forks."""
+    """What the last call of a site left for the next one; replaced as a whole when the host
+    forks.
+    """
 
     def __init__(self) -> None:
         self.owner_pid = os.getpid()
@@ -136,7 +145,9 @@ def _prepare(site: CallSite) -> Prepared:
     fresh = p.snapshot is None or not p.snapshot.is_current() or p.snapshot_fn is not site.fn
     if fresh:
         p.snapshot = _ship.take_snapshot(
-            site.fn, captures=site.captures, hidden_env=_hidden_env(site.policy),
+            site.fn,
+            captures=site.captures,
+            hidden_env=_hidden_env(site.policy),
             wrapper_reducer=_nested.reduce,
         )
         p.snapshot_fn = site.fn
@@ -164,9 +175,7 @@ def _hidden_env(policy: Policy) -> dict[str, str]:
 
 def _wanted(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
     explicit = [*site.policy.preload, *(["asyncio"] if site.is_async else [])]
-    return wanted(
-        site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env_names)
-    )
+    return wanted(site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env_names))
 
 
 def _views(buffers: Sequence[Any]) -> list[memoryview]:
@@ -214,12 +223,17 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
 
 
 def invoke(
-    site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], *, cancel: Cancel | None = None,
+    site: CallSite,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    cancel: Cancel | None = None,
     detail: bool = True,
-) -> Result:  # fmt: skip
+) -> Result:
     """Run one call and wait. Never raises for the body; `PolicyError`, `SandboxUnavailable`,
-    `SerializationError` come before user code. Without `detail` usage and limits of a call that went
-    well are left out (what a plain call does not look at)."""
+    `SerializationError` come before user code. Without `detail` usage and limits of a call that
+    went well are left out (what a plain call does not look at).
+    """
     for attempt in (1, 2):
         rt = _engine.current()
         try:
@@ -235,9 +249,13 @@ def invoke(
 
 
 def _invoke(
-    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any],
-    cancel: Cancel | None, detail: bool,
-) -> Result:  # fmt: skip
+    rt: Runtime,
+    site: CallSite,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    cancel: Cancel | None,
+    detail: bool,
+) -> Result:
     reply = Reply(*_outputs(site))
     for _ in range(ATTEMPTS):
         with site.lock:
@@ -263,7 +281,9 @@ def _invoke(
         else:
             views = _views(snapshot.buffers) + views
         body = _header.encode(
-            _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0)
+            _header.CallHead(
+                head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0
+            )
         )
         try:
             record = _engine.converse(rt, box, exchange, body, views, cancel, detail)
@@ -290,9 +310,17 @@ def _outputs(site: CallSite) -> tuple[Output, Output]:
 
 
 def _result(
-    rt: Runtime, site: CallSite, p: Prepared, pool: Pool, reply: Reply, record: ExitRecord | None,
-    args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None, detail: bool,
-) -> Result:  # fmt: skip
+    rt: Runtime,
+    site: CallSite,
+    p: Prepared,
+    pool: Pool,
+    reply: Reply,
+    record: ExitRecord | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    watch: Watch | None,
+    detail: bool,
+) -> Result:
     error: BaseException | None = None
     value: Any = None
     violations = _outcome.denied_syscalls(record) if record is not None else []
@@ -351,5 +379,3 @@ def warm(site: CallSite, n: int = 1) -> None:
             p.want = _wanted(site, p, [])
         pool, _ = _pool(rt, site, p, max(n, N_WAITING))
     rt.sup.wait_ready(pool, n, _engine.READY_TIMEOUT_MS)
-
-

@@ -18,8 +18,24 @@ import threading
 from agentsbx import _core
 from agentsbx._compile import Job, MountSpec, Template
 from agentsbx._wire import (
-    EXIT_SIZE, GROW, HELLO, ID, KILL, MAX_MOUNTS, MOUNT, NO_ID, POOL, PUB, REPLY, SNAPSHOT, START,
-    TEMPLATE, Cause, ExitRecord, Hello, Msg,
+    EXIT_SIZE,
+    GROW,
+    HELLO,
+    ID,
+    KILL,
+    MAX_MOUNTS,
+    MOUNT,
+    NO_ID,
+    POOL,
+    PUB,
+    REPLY,
+    SNAPSHOT,
+    START,
+    TEMPLATE,
+    Cause,
+    ExitRecord,
+    Hello,
+    Msg,
 )  # fmt: skip
 from agentsbx.errors import AgentsbxError, ErrRecord, SandboxUnavailable, Stage, unavailable
 
@@ -54,7 +70,9 @@ def sealed_memfd(name: str, data: bytes) -> int:
 
 
 class PoolGone(AgentsbxError):
-    """A pool was dropped before its sandbox was used; with `template_id`: its zygote is dead too."""
+    """A pool was dropped before its sandbox was used; with `template_id`: its zygote is dead
+    too.
+    """
 
     def __init__(self, message: str, *, template_id: int | None = None) -> None:
         super().__init__(message)
@@ -98,7 +116,8 @@ class Pool:
 
     def close(self) -> None:
         """Give up the queue; sandboxes in it see their channel close and end. The number of the
-        socket is freed only when no thread waits on it any more."""
+        socket is freed only when no thread waits on it any more.
+        """
         with self.lock:
             if self._is_closed:
                 return
@@ -241,13 +260,21 @@ class Supervisor:
 
     def mount(self, spec: MountSpec, to_uid: int) -> int:
         """A detached mount of what `spec` names: a descriptor. Raises `SandboxUnavailable`,
-        FileNotFoundError (the name is gone), OSError(ESTALE) (another object stands there now)."""
+        FileNotFoundError (the name is gone), OSError(ESTALE) (another object stands there now).
+        """
         f = spec.found
         raw = os.fsencode(f.real)
         idmap = spec.idmap and to_uid != NO_ID
         ids = (f.uid, f.gid, to_uid, to_uid) if idmap else (0, 0, NO_ID, NO_ID)
         msg = MOUNT.pack(
-            Msg.MOUNT, len(raw), f.dev, f.ino, 1 if spec.is_rdonly else 0, int(spec.recursive), *ids, 0
+            Msg.MOUNT,
+            len(raw),
+            f.dev,
+            f.ino,
+            1 if spec.is_rdonly else 0,
+            int(spec.recursive),
+            *ids,
+            0,
         )
         with self._broker_lock:
             try:
@@ -266,7 +293,9 @@ class Supervisor:
 
     def _mounts(self, specs: tuple[MountSpec, ...], to_uid: int) -> list[int]:
         if len(specs) > MAX_MOUNTS:
-            raise SandboxUnavailable(f"{len(specs)} mounts are more than {MAX_MOUNTS}", missing=["mounts"])
+            raise SandboxUnavailable(
+                f"{len(specs)} mounts are more than {MAX_MOUNTS}", missing=["mounts"]
+            )
         fds: list[int] = []
         try:
             for spec in specs:
@@ -330,7 +359,8 @@ class Supervisor:
 
     def take(self, pool: Pool, timeout_ms: int) -> Box:
         """The next waiting sandbox; asks for one where none waits. `SandboxUnavailable` with the
-        stage that failed, `PoolGone` when the pool was dropped or its zygote died."""
+        stage that failed, `PoolGone` when the pool was dropped or its zygote died.
+        """
         if pool.spare:
             with pool.lock:
                 if pool.spare:
@@ -391,4 +421,3 @@ class Supervisor:
     def drop_template(self, template_id: int) -> None:
         """Kill a zygote and all its jobs."""
         self._send(ID.pack(Msg.DROP_TEMPLATE, 0, template_id))
-

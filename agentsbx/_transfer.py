@@ -1,9 +1,10 @@
 """Bodies and big buffers in one memfd: the layout that host and job share, and its checks.
 
-A memfd holds the body first, then each buffer at a multiple of `BUFFER_ALIGN`. What the host sends is
-sealed (FUTURE_WRITE, SHRINK, GROW, SEAL) and mapped privately by the job: arrays are writable on both
-sides and changes stay private (semantics 2.2). What a job sends is mapped by the host only when it is
-sealed against WRITE, SHRINK and GROW: else a job could change it under the host, or shrink it (SIGBUS).
+A memfd holds the body first, then each buffer at a multiple of `BUFFER_ALIGN`. What the host sends
+is sealed (FUTURE_WRITE, SHRINK, GROW, SEAL) and mapped privately by the job: arrays are writable on
+both sides and changes stay private (semantics 2.2). What a job sends is mapped by the host only
+when it is sealed against WRITE, SHRINK and GROW: else a job could change it under the host, or
+shrink it (SIGBUS).
 
 Small enough for both ends; imports nothing of the host's machinery.
 """
@@ -52,7 +53,9 @@ def new_memfd(name: str) -> int:
         return os.memfd_create(name, flags)
 
 
-def write_memfd(name: str, body: bytes, buffers: Sequence[memoryview], seals: int) -> tuple[int, int]:
+def write_memfd(
+    name: str, body: bytes, buffers: Sequence[memoryview], seals: int
+) -> tuple[int, int]:
     """A new sealed memfd; returns (fd, size). Written, not mapped: no page faults of our own."""
     fd = new_memfd(name)
     try:
@@ -81,7 +84,9 @@ def map_private(fd: int, size: int) -> memoryview:
     return memoryview(mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
 
 
-def split(view: memoryview, n_body: int, lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
+def split(
+    view: memoryview, n_body: int, lengths: Sequence[int]
+) -> tuple[memoryview, list[memoryview]]:
     """Body and buffers of a mapped memfd. ValueError if they do not fit it."""
     if n_body < 0 or any(n < 0 for n in lengths) or total_size(n_body, lengths) > len(view):
         raise ValueError("buffers do not fit their memfd")

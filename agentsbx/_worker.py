@@ -63,7 +63,9 @@ def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHAN
 
 
 def _send_parts(kind: int, fd: int, n_body: int, size: int) -> None:
-    """Too many descriptors of this user are in flight (unix(7)): the memfd's bytes, frame by frame."""
+    """Too many descriptors of this user are in flight (unix(7)): the memfd's bytes, frame by
+    frame.
+    """
     for at in range(0, size, FRAME_INLINE):
         _core.send_frame(CHANNEL, Frame.PART, os.pread(fd, FRAME_INLINE, at))
     _core.send_frame(CHANNEL, kind, n_body.to_bytes(8, "little"))

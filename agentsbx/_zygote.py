@@ -13,8 +13,7 @@ import os
 import sys
 
 BOOT = (
-    "import sys; sys.path[:] = sys.argv[2:]; "
-    "from agentsbx._zygote import main; main(sys.argv[1])"
+    "import sys; sys.path[:] = sys.argv[2:]; from agentsbx._zygote import main; main(sys.argv[1])"
 )
 
 
