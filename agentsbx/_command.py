@@ -37,9 +37,11 @@ def run_command(
     cancel: Cancel | None = None,
     n_waiting: int = 1,
 ) -> Result:
-    """Run a command in a fresh sandbox. `stdin`: bytes to read, a descriptor, or nothing; `stdout`
-    and `stderr`: descriptors, or None to capture. `Result.value` is the exit code, 128+n for a
-    signal, 127 where the program does not exist.
+    """Run a command in a fresh sandbox.
+
+    `stdin`: bytes to read, a descriptor, or nothing; `stdout` and `stderr`: descriptors, or None to
+    capture. `Result.value` is the exit code, 128+n for a signal, 127 where the program does not
+    exist.
     """
     rt = _engine.current()
     try:
@@ -91,7 +93,7 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(rt, box, exchange, b"", [], cancel, True)
+    record = _engine.converse(rt, box, exchange, b"", [], cancel, detail=True)
     return _command_result(argv, policy, pool, reply, record, watch)
 
 
@@ -109,8 +111,9 @@ def _send_exec(box: Box, body: bytes, fds: tuple[int, ...]) -> None:
 def _command_fds(
     fds: tuple[bytes | int | None, int | None, int | None], opened: list[int]
 ) -> tuple[int, tuple[int, ...]]:
-    """(mask, descriptors): what replaces 0-2 of the command. Left out: /dev/null and the job's
-    pipes.
+    """(mask, descriptors): what replaces 0-2 of the command.
+
+    Left out: /dev/null and the job's pipes.
     """
     mask, given = 0, []
     for i, fd in enumerate(fds):
@@ -179,8 +182,9 @@ def _in_words(
     error: BaseException | None,
     has_failed: bool,
 ) -> tuple[BaseException | None, list[Violation]]:
-    """What was denied, and why there is no exit code; imported only when there is something to
-    say.
+    """What was denied, and why there is no exit code.
+
+    Imported only when there is something to say.
     """
     from agentsbx import _outcome
     from agentsbx._codec import ClassTable, CodecLimits

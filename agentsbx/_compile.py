@@ -110,8 +110,10 @@ def compile_template(
     *,
     bootstrap: tuple[str, ...] = (),
 ) -> Template:
-    """Base tree plus the zygote program. `tree` maps a path to what stands there: a link's text or
-    a look-up; `layout` None makes a command template. `ids`: uid and gid that jobs see.
+    """Base tree plus the zygote program.
+
+    `tree` maps a path to what stands there: a link's text or a look-up; `layout` None makes a
+    command template. `ids`: uid and gid that jobs see.
     """
     b = PlanBuilder(TEMPLATE, PlanFlag.NEW_NET)
     mounts: list[MountSpec] = []
@@ -269,9 +271,11 @@ def _tree(
 
 
 def private_places(others: list[str]) -> tuple[str, ...]:
-    """Where a job may write without a grant. Landlock adds up rights along a path, across mounts:
-    with a grant or a library below /tmp a rule on /tmp would be no second wall there, so /tmp
-    itself is then closed; TMPDIR is another directory.
+    """Where a job may write without a grant.
+
+    Landlock adds up rights along a path, across mounts: with a grant or a library below /tmp a rule
+    on /tmp would be no second wall there, so /tmp itself is then closed; TMPDIR is another
+    directory.
 
     >>> private_places(["/srv/data"]), private_places(["/tmp/x"])[-1]
     (('/sandbox', '/tmp'), '/sandbox/tmp')
@@ -319,14 +323,22 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
         "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
     )
     if lim.cpu_time >= 0:
-        enforced["cpu_time"] = "cgroup accounting, whole tree" if acct_cg else (
-            "RLIMIT_CPU per process, and polling of the tree"
-        )  # fmt: skip
+        enforced["cpu_time"] = (
+            "cgroup accounting, whole tree"
+            if acct_cg
+            else "RLIMIT_CPU per process, and polling of the tree"
+        )
         _rlimit(b, resource.RLIMIT_CPU, math.ceil(lim.cpu_time) + 1)
     enforced |= {
-        "timeout": "supervisor", "buffers": "host", "open_files": "RLIMIT_NOFILE", "file_size": "RLIMIT_FSIZE",
-        "disk": "tmpfs size", "inodes": "tmpfs nr_inodes", "output": "host", "result": "host",
-    }  # fmt: skip
+        "timeout": "supervisor",
+        "buffers": "host",
+        "open_files": "RLIMIT_NOFILE",
+        "file_size": "RLIMIT_FSIZE",
+        "disk": "tmpfs size",
+        "inodes": "tmpfs nr_inodes",
+        "output": "host",
+        "result": "host",
+    }
     if lim.memory >= 0 and not memory_cg:
         _rlimit(b, resource.RLIMIT_DATA, lim.memory + 128 * MiB)
     _rlimit(b, resource.RLIMIT_CORE, 1)  # 0 does not stop a core pipe, 1 does (core(5))
@@ -352,8 +364,8 @@ def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) ->
         raise SandboxUnavailable(
             f"`{name}=` needs {needs}, and there is none that this process may use",
             missing=[needs],
-            hint=f"run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or say "
-            'on_missing="weaken"',
+            hint=f"run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or "
+            'say on_missing="weaken"',
         )
     enforced[name] = "not enforced (on_missing='weaken')"
 

@@ -119,8 +119,9 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
 
 
 def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
-    """A waiting sandbox that holds snapshot `version`, or none. `PoolGone`: look the pool up
-    again.
+    """A waiting sandbox that holds snapshot `version`, or none.
+
+    `PoolGone`: look the pool up again.
     """
     for _ in range(8):
         box = rt.sup.take(pool, READY_TIMEOUT_MS)

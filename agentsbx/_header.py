@@ -55,8 +55,9 @@ decode_module = msgspec.msgpack.Decoder(ModuleHead).decode
 
 
 def pack_result(codec_body: bytes, lengths: list[int], lost: tuple[str, ...] = ()) -> bytes:
-    """Body of a RESULT or ERROR frame: count and lengths of the buffers, names of what was alive
-    at return, codec bytes.
+    """Body of a RESULT or ERROR frame.
+
+    Count and lengths of the buffers, names of what was alive at return, codec bytes.
 
     >>> unpack_result(memoryview(pack_result(b"x", [5], ("thread t",))))
     (b'x', [5], ('thread t',))

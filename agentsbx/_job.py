@@ -160,8 +160,9 @@ class Exchange:
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
 
     def begin(self, body: bytes) -> bool:
-        """Send an inline CALL and wait a moment; True if that was the whole call. OSError(EPIPE) if
-        the waiting sandbox had died.
+        """Send an inline CALL and wait a moment; True if that was the whole call.
+
+        OSError(EPIPE) if the waiting sandbox had died.
         """
         box = self.box
         event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(

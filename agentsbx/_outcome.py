@@ -142,8 +142,9 @@ def _explained(
 
 
 def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) -> bool:
-    """EAGAIN without a name, from a job that stood at its limit: fork(2) has no frame of its
-    own.
+    """EAGAIN without a name, from a job that stood at its limit.
+
+    `fork(2)` has no frame of its own.
     """
     if exc.errno != errno.EAGAIN or exc.filename is not None or record is None:
         return False

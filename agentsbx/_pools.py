@@ -33,8 +33,9 @@ _PROC_MASKS = (
 
 
 def _masks() -> tuple[str, ...]:
-    """Kernel information that others may read: what is root's alone needs no mask (a job never
-    is).
+    """Kernel information that others may read.
+
+    What is root's alone needs no mask (a job never is).
     """
     out = []
     for path in _PROC_MASKS:
@@ -140,6 +141,7 @@ class Pools:
 
     def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
         """A zygote that has imported at least the packages of `want`; started where there is none.
+
         `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True).
         """
         with self._lock:
@@ -159,10 +161,9 @@ class Pools:
             for path in shown.mounts if shown is not None else ():
                 tree[path] = _host.look_up(path)
             if layout is not None:
-                bootstrap = (
-                    layout.executable, "-I", "-S", "-B", "-c", _zygote.BOOT, ",".join(want.names) or "-",
-                    *layout.sys_path,
-                )  # fmt: skip
+                names = ",".join(want.names) or "-"
+                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names)
+                bootstrap = (layout.executable, *flags, *layout.sys_path)
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
             made = self.sup.template(plan)
             self._templates[key] = made

@@ -8,6 +8,8 @@ compared casefolded in NFC.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import stat
 import unicodedata
@@ -28,7 +30,8 @@ FILES = frozenset(
 DIRS = frozenset({".vscode", ".idea", ".claude", ".cursor", ".husky", ".devcontainer"})
 GIT = frozenset({"hooks", "config", "info", "config.worktree"})
 REFUSED = ".agentsbx-refused"
-MAX_ENTRIES = 20_000
+MAX_ENTRIES = 50_000
+MAX_TOLD = 20
 
 
 def fold(name: str) -> str:
@@ -50,21 +53,21 @@ def is_protected(name: str) -> bool:
     return folded in FILES or folded in DIRS or folded.endswith(".pth")
 
 
-def _protected_paths(root: str) -> list[str]:
-    """Protected paths below a granted directory: a `.git` before what lies in it.
-
-    Bounded: `MAX_ENTRIES` names in all, nearest to the top first. Links are not followed.
-    """
+def _protected_paths(root: str) -> tuple[list[str], bool]:
+    """Protected paths below a granted directory, a `.git` before what lies in it; and whether all of
+    it was seen. At most `MAX_ENTRIES` names, nearest to the top first. Links are not followed."""
     found: list[str] = []
     folders = deque([root])
     n = 0
-    while folders and n < MAX_ENTRIES:
+    while folders:
         folder = folders.popleft()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     n += 1
-                    if entry.name == REFUSED or entry.name.endswith(REFUSED):
+                    if n > MAX_ENTRIES:
+                        return found, False
+                    if REFUSED in entry.name:
                         continue
                     is_dir = entry.is_dir(follow_symlinks=False)
                     if is_protected(entry.name):
@@ -77,7 +80,7 @@ def _protected_paths(root: str) -> list[str]:
                         folders.append(entry.path)
         except OSError:
             continue
-    return found
+    return found, True
 
 
 def _inside_git(path: str) -> list[str]:
@@ -93,7 +96,7 @@ def protected_mounts(grants: Iterable[_compile.Mount]) -> list[_compile.Mount]:
     for g in grants:
         if g.found.is_file:
             continue
-        for path in _protected_paths(g.found.real):
+        for path in _protected_paths(g.found.real)[0]:
             st = os.lstat(path)
             if not (stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)):
                 continue  # a link: its own name cannot be mounted over; Watch sees a change
@@ -112,7 +115,18 @@ class Watch:
     def __init__(self, grants: Iterable[_compile.Mount]) -> None:
         self._roots = [g.found.real for g in grants if g.is_write and not g.found.is_file
                        and not g.is_protected]  # fmt: skip
-        self._before = {p: self._identity(p) for r in self._roots for p in _protected_paths(r)}
+        self._before: dict[str, tuple[int, int, str]] = {}
+        self._whole: dict[str, bool] = {}
+        for root in self._roots:
+            paths, self._whole[root] = _protected_paths(root)
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    self._before[path] = self._identity(path)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every name below the grants was seen; else only those nearest to the top are held."""
+        return all(self._whole.values())
 
     @staticmethod
     def _identity(path: str) -> tuple[int, int, str]:
@@ -123,41 +137,53 @@ class Watch:
     def planted(self) -> list[str]:
         """Move aside whatever appeared under a protected name; returns the paths.
 
-        The job is dead by now. Renamed within its directory, never followed, never deleted.
+        The call's own job is dead by now; a sibling with the same grant may live, so each rename goes
+        by descriptors that follow no link. Renamed within its directory, never deleted. A tree that
+        the job made too big to be checked counts as planted itself.
         """
         out: list[str] = []
         for root in self._roots:
-            for path in sorted(_protected_paths(root), reverse=True):
+            paths, is_whole = _protected_paths(root)
+            if self._whole[root] and not is_whole:
+                out.append(root)
+            for path in reversed(paths):
                 try:
                     now = self._identity(path)
                 except OSError:
                     continue
                 if self._before.get(path) == now:
                     continue
-                if (
-                    fold(os.path.basename(path)) == ".git"
-                    and _is_dir(path)
-                    and path in self._before
-                ):
-                    continue
                 if fold(os.path.basename(path)) == ".git" and _is_dir(path):
                     continue  # a new repository is fine; its hooks and config are not
-                os.rename(path, _free_name(path))
-                out.append(path)
+                with contextlib.suppress(OSError):
+                    _move_aside(root, path)
+                    out.append(path)
         return out
+
+
+def _move_aside(root: str, path: str) -> None:
+    """Rename a path below root, entering each directory without following a link."""
+    *folders, name = os.path.relpath(path, root).split("/")
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(root, flags)
+    try:
+        for folder in folders:
+            inner = os.open(folder, flags, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        for n in itertools.count(1):
+            new = f"{name}{REFUSED}{n if n > 1 else ''}"
+            try:
+                os.stat(new, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                os.rename(name, new, src_dir_fd=fd, dst_dir_fd=fd)
+                return
+    finally:
+        os.close(fd)
 
 
 def _is_dir(path: str) -> bool:
     return stat.S_ISDIR(os.lstat(path).st_mode)
-
-
-def _free_name(path: str) -> str:
-    name = path + REFUSED
-    n = 1
-    while os.path.lexists(name):
-        n += 1
-        name = f"{path}{REFUSED}{n}"
-    return name
 
 
 def planted_error(
@@ -170,10 +196,10 @@ def planted_error(
     found = [
         violation(
             "write", path, "protected name",
-            f"the job created or replaced {path!r}, which would make the host run code; it was moved "
-            "aside", todo="nothing in a write grant may touch that name",
+            f"the job created or replaced {path!r}, which would make the host run code; it was "
+            "moved aside", todo="nothing in a write grant may touch that name",
         )
-        for path in paths
+        for path in paths[:MAX_TOLD]
     ]  # fmt: skip
     new = SandboxViolation(violation=found[0])
     new.__cause__ = error

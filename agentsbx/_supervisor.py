@@ -70,8 +70,9 @@ def sealed_memfd(name: str, data: bytes) -> int:
 
 
 class PoolGone(AgentsbxError):
-    """A pool was dropped before its sandbox was used; with `template_id`: its zygote is dead
-    too.
+    """A pool was dropped before its sandbox was used.
+
+    With `template_id`: its zygote is dead too.
     """
 
     def __init__(self, message: str, *, template_id: int | None = None) -> None:
@@ -115,8 +116,9 @@ class Pool:
             self._close_socket()
 
     def close(self) -> None:
-        """Give up the queue; sandboxes in it see their channel close and end. The number of the
-        socket is freed only when no thread waits on it any more.
+        """Give up the queue; sandboxes in it see their channel close and end.
+
+        The number of the socket is freed only when no thread waits on it any more.
         """
         with self.lock:
             if self._is_closed:
@@ -259,8 +261,10 @@ class Supervisor:
         return bytes(got[0])
 
     def mount(self, spec: MountSpec, to_uid: int) -> int:
-        """A detached mount of what `spec` names: a descriptor. Raises `SandboxUnavailable`,
-        FileNotFoundError (the name is gone), OSError(ESTALE) (another object stands there now).
+        """A detached mount of what `spec` names: a descriptor.
+
+        Raises `SandboxUnavailable`, FileNotFoundError (the name is gone), OSError(ESTALE) (another
+        object stands there now).
         """
         f = spec.found
         raw = os.fsencode(f.real)
@@ -358,8 +362,10 @@ class Supervisor:
         self._send(SNAPSHOT.pack(Msg.SNAPSHOT, 0, pool.id, version), (fd,) if fd >= 0 else ())
 
     def take(self, pool: Pool, timeout_ms: int) -> Box:
-        """The next waiting sandbox; asks for one where none waits. `SandboxUnavailable` with the
-        stage that failed, `PoolGone` when the pool was dropped or its zygote died.
+        """The next waiting sandbox; asks for one where none waits.
+
+        `SandboxUnavailable` with the stage that failed, `PoolGone` when the pool was dropped or its
+        zygote died.
         """
         if pool.spare:
             with pool.lock:

@@ -157,4 +157,5 @@ class ExitRecord(NamedTuple):
     @classmethod
     def lost(cls, job_id: int) -> ExitRecord:
         """Stand-in where the supervisor itself is gone."""
-        return cls(job_id, Cause.LOST, 0, False, 0, 0, 0, 0, 0, 0, 0, ())
+        blank = cls.unpack(bytes(EXIT_SIZE))
+        return blank._replace(job_id=job_id, cause=Cause.LOST)

@@ -63,8 +63,9 @@ def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHAN
 
 
 def _send_parts(kind: int, fd: int, n_body: int, size: int) -> None:
-    """Too many descriptors of this user are in flight (unix(7)): the memfd's bytes, frame by
-    frame.
+    """Too many descriptors of this user are in flight (unix(7)).
+
+    The memfd's bytes, frame by frame.
     """
     for at in range(0, size, FRAME_INLINE):
         _core.send_frame(CHANNEL, Frame.PART, os.pread(fd, FRAME_INLINE, at))
@@ -209,7 +210,7 @@ def _flush() -> None:
 
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
-_NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], False, None, 0))
+_NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None, raises=0))
 
 
 def _prefault(job: _Job) -> None:
