@@ -12,7 +12,7 @@ import enum
 import types
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _receive
+from agentsbx import _receive_make
 from agentsbx._ship_modules import is_by_reference
 from agentsbx._ship_pickle import HEAP_TYPE, MISSING, ShipPickler
 
@@ -62,9 +62,9 @@ def reduce_class(pickler: ShipPickler, cls: Any) -> Reduced:
     if cls in _SPECIAL_TYPES or is_by_reference(cls):
         return NotImplemented
     if cls in _TYPES_BY_NAME:
-        return _receive.library_global, ("types", _TYPES_BY_NAME[cls])
+        return _receive_make.library_global, ("types", _TYPES_BY_NAME[cls])
     if cls in _ABC_TYPES:
-        return _receive.library_global, ("_collections_abc", _ABC_TYPES[cls])
+        return _receive_make.library_global, ("_collections_abc", _ABC_TYPES[cls])
     if not cls.__flags__ & HEAP_TYPE:
         return NotImplemented
     if pickler.recorder is not None:
@@ -124,7 +124,7 @@ def _plain_class(cls: type) -> Reduced:
         meta = next(base for base in cls.__mro__ if type(base) is meta and is_by_reference(base))
     args = (maker, meta, cls.__name__, cls.__bases__, names)
     state = (attributes, registered, plain)
-    return _receive.make_class, args, state, None, None, _receive.set_class
+    return _receive_make.make_class, args, state, None, None, _receive_make.set_class
 
 
 def _enum_class(cls: Any) -> Reduced:
@@ -146,7 +146,7 @@ def _enum_class(cls: Any) -> Reduced:
         attributes[key] = value
     boundary = getattr(cls, "_boundary_", None)
     args = (type(cls), cls.__name__, cls.__bases__, names, members, boundary)
-    return _receive.make_enum, args, (attributes, states), None, None, _receive.set_enum
+    return _receive_make.make_enum, args, (attributes, states), None, None, _receive_make.set_enum
 
 
 _STRUCT_FLAGS = tuple(
@@ -188,7 +188,7 @@ def _struct_class(cls: Any) -> Reduced:
     }
     args = (type(cls), cls.__name__, cls.__bases__, names, defaults, config)
     state = (attributes, (), True)
-    return _receive.make_struct, args, state, None, None, _receive.set_class
+    return _receive_make.make_struct, args, state, None, None, _receive_make.set_class
 
 
 def _is_keyword_only(cls: Any, own: list[str]) -> bool:

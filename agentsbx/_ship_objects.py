@@ -11,7 +11,7 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _receive
+from agentsbx import _receive_make
 from agentsbx._ship_modules import is_by_reference, is_library_module
 from agentsbx._ship_pickle import MISSING, OUT_OF_BAND, PROTOCOL, CannotShip, ShipPickler
 
@@ -25,7 +25,7 @@ def library_instance(pickler: ShipPickler, obj: Any) -> Reduced:
     """Reduce an instance of a library's class: by name where the library names it."""
     name = pickler.context.library_name(obj)
     if name is not None:
-        return _receive.library_global, (type(obj).__module__, name)
+        return _receive_make.library_global, (type(obj).__module__, name)
     if not pickler.context.library_objects[type(obj).__module__]:
         # Nothing of this module is to be found by name: spare its instances the question.
         pickler.context.types[type(obj)] = None
@@ -48,7 +48,7 @@ def project_instance(pickler: ShipPickler, obj: Any) -> Reduced:
             )
         # "A global of that name": by value, and one object within the pickle.
         state = getattr(obj, "__dict__", None)
-        return _receive.make_instance, (kind,), dict(state) if state else None
+        return _receive_make.make_instance, (kind,), dict(state) if state else None
     return reduced
 
 
@@ -63,7 +63,14 @@ def exception(pickler: ShipPickler, error: BaseException) -> Reduced:
         error.__context__,
         error.__suppress_context__,
     )
-    return _receive.make_exception, (kind, error.args), state, None, None, _receive.set_exception
+    return (
+        _receive_make.make_exception,
+        (kind, error.args),
+        state,
+        None,
+        None,
+        _receive_make.set_exception,
+    )
 
 
 def enum_member(pickler: ShipPickler, member: enum.Enum) -> Reduced:
@@ -77,7 +84,7 @@ def enum_member(pickler: ShipPickler, member: enum.Enum) -> Reduced:
 def context_var(pickler: ShipPickler, var: contextvars.ContextVar[Any]) -> Reduced:
     """Reduce a context variable to its present value."""
     value = var.get(MISSING)
-    return _receive.context_var, (var.name, () if value is MISSING else (value,))
+    return _receive_make.context_var, (var.name, () if value is MISSING else (value,))
 
 
 def type_var(pickler: ShipPickler, var: Any) -> Reduced:
@@ -89,7 +96,7 @@ def type_var(pickler: ShipPickler, var: Any) -> Reduced:
         and is_library_module(module)
         and getattr(module, name, None) is var
     ):
-        return _receive.library_global, (home, name)
+        return _receive_make.library_global, (home, name)
     keywords = {
         "covariant": getattr(var, "__covariant__", False),
         "contravariant": getattr(var, "__contravariant__", False),
@@ -99,7 +106,7 @@ def type_var(pickler: ShipPickler, var: Any) -> Reduced:
     if isinstance(var, typing.TypeVarTuple):
         keywords = {}
     args = tuple(getattr(var, "__constraints__", ()))
-    return _receive.type_var, (type(var), name, args, keywords)
+    return _receive_make.type_var, (type(var), name, args, keywords)
 
 
 def memory_view(pickler: ShipPickler, view: memoryview) -> Reduced:
@@ -116,7 +123,7 @@ def mapping_proxy(pickler: ShipPickler, proxy: types.MappingProxyType[Any, Any])
 
 def weak_map(pickler: ShipPickler, mapping: Any) -> Reduced:
     """Reduce a weak dictionary to what is alive."""
-    return _receive.weak_map, (type(mapping), list(mapping.items()))
+    return _receive_make.weak_map, (type(mapping), list(mapping.items()))
 
 
 def array(pickler: ShipPickler, array: Any) -> Reduced:
@@ -135,7 +142,7 @@ def file(pickler: ShipPickler, stream: Any) -> Reduced:
     """Refuse open files, but for the standard streams."""
     for name in _STANDARD_STREAMS:
         if getattr(sys, name, None) is stream:
-            return _receive.library_global, ("sys", name)
+            return _receive_make.library_global, ("sys", name)
     if isinstance(stream, (io.BytesIO, io.StringIO)):
         return NotImplemented
     raise CannotShip(
@@ -169,4 +176,4 @@ _CODER_SETTINGS = [
 def coder(pickler: ShipPickler, obj: Any) -> Reduced:
     """Reduce a `msgspec` encoder or decoder, which pickle refuses, to its settings."""
     keywords = {name: getattr(obj, name) for name in _CODER_SETTINGS if hasattr(obj, name)}
-    return _receive.with_keywords, (type(obj), keywords)
+    return _receive_make.with_keywords, (type(obj), keywords)

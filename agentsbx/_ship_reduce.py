@@ -16,7 +16,7 @@ import typing
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _receive
+from agentsbx import _receive, _receive_make
 from agentsbx import _ship_objects as objects
 from agentsbx._ship_classes import annotations_of, reduce_class
 from agentsbx._ship_modules import (
@@ -54,7 +54,7 @@ def _function(pickler: ShipPickler, fn: types.FunctionType) -> Reduced:
             pickler.recorder.dictionary(fn.__dict__)
         if pickler.context.wrapper_reducer is not None:
             return pickler.context.wrapper_reducer(fn)
-        return _receive.inlined, (typing.cast("Any", fn).__wrapped__,)
+        return _receive_make.inlined, (typing.cast("Any", fn).__wrapped__,)
     if is_by_reference(fn):
         return NotImplemented
     code = fn.__code__
@@ -105,7 +105,7 @@ def _function(pickler: ShipPickler, fn: types.FunctionType) -> Reduced:
     )
     home = pickler.namespace(fn.__globals__) if owner is None else owner
     args = (marshal.dumps(code), home, cells)
-    return _receive.make_function, args, state, None, None, _receive.set_function
+    return _receive_make.make_function, args, state, None, None, _receive_make.set_function
 
 
 def _refuse_constants(pickler: ShipPickler, code: types.CodeType, fn: types.FunctionType) -> None:
@@ -215,8 +215,8 @@ class _CellRef:
 def _cell(pickler: ShipPickler, cell: types.CellType) -> Reduced:
     content = _content(cell)
     if not content or id(cell) in pickler.__dict__.get("_cells", ()):
-        return _receive.empty_cell, ()
-    return _receive.empty_cell, (), content[0], None, None, _receive.set_cell
+        return _receive_make.empty_cell, ()
+    return _receive_make.empty_cell, (), content[0], None, None, _receive_make.set_cell
 
 
 def _method(pickler: ShipPickler, method: types.MethodType) -> Reduced:
@@ -232,14 +232,14 @@ def _property(pickler: ShipPickler, obj: property) -> Reduced:
 
 
 def _cached_property(pickler: ShipPickler, obj: Any) -> Reduced:
-    return _receive.cached_property, (obj.func, obj.attrname)
+    return _receive_make.cached_property, (obj.func, obj.attrname)
 
 
 def _lru_cache(pickler: ShipPickler, obj: Any) -> Reduced:
     if is_by_reference(obj):
         return NotImplemented
     how = obj.cache_parameters()
-    return _receive.lru_cache, (obj.__wrapped__, how["maxsize"], how["typed"])
+    return _receive_make.lru_cache, (obj.__wrapped__, how["maxsize"], how["typed"])
 
 
 # -- modules --------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def _lru_cache(pickler: ShipPickler, obj: Any) -> Reduced:
 def _module(pickler: ShipPickler, module: types.ModuleType) -> Reduced:
     name = module.__name__
     if is_library_module(module):
-        return _receive.import_module, (name,)
+        return _receive_make.import_module, (name,)
     if sys.modules.get(name) is not module:
         # Loaded by hand, not importable by name: what code names of it travels, no more.
         return _receive.same_namespace, (pickler.namespace(vars(module)),)
