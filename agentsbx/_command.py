@@ -137,7 +137,7 @@ def _command_result(
     watch: Watch | None,
 ) -> Result:
     record = record or ExitRecord.lost(0)
-    usage = _exits.usage_of(record)
+    usage = _exits.usage_of(record, reply)
     table = limit_table(policy.limits, pool.job.enforced, usage)
     violations: list[Violation] = []
     error: BaseException | None = None

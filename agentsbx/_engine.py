@@ -13,6 +13,7 @@ import itertools
 import os
 import sys
 import threading
+import time
 
 from agentsbx import _compile, _host, _transfer
 from agentsbx._job import Cancel, Exchange
@@ -160,6 +161,7 @@ def converse(
     except SupervisorGone:  # user code may have run: never again by itself
         return ExitRecord.lost(job_id)
     finally:
+        reply.wall_ns = time.monotonic_ns() - exchange.start_ns
         if cancel is not None:
             cancel.arm(None)
         with contextlib.suppress(SupervisorGone):

@@ -16,10 +16,10 @@ _CAUSES = {
 _SOURCES = ("maxrss", "poll", "cgroup")
 
 
-def usage_of(record: ExitRecord) -> Usage:
-    """What the job used, as the supervisor counted."""
+def usage_of(record: ExitRecord, reply: Reply) -> Usage:
+    """What the job used, as the supervisor counted; a short call's time as the host did."""
     return Usage(
-        wall_s=record.wall_ns / 1e9,
+        wall_s=max(record.wall_ns, reply.wall_ns) / 1e9,
         cpu_user_s=record.utime_us / 1e6,
         cpu_system_s=record.stime_us / 1e6,
         peak_memory_bytes=record.peak_memory,

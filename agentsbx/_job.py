@@ -103,6 +103,7 @@ class Reply:
         "over",
         "served",
         "timed_out",
+        "wall_ns",
     )
 
     def __init__(self, out: Output, err: Output) -> None:
@@ -114,6 +115,7 @@ class Reply:
         self.over = ""  # name of a limit that the host saw exceeded
         self.timed_out = False
         self.served = 0
+        self.wall_ns = 0
         self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
 
 

@@ -72,7 +72,7 @@ def error_of(
     if reply.is_malformed:
         return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
     if reply.over:
-        usage = usage_of(record) if record else None
+        usage = usage_of(record, reply) if record else None
         return _explain.explain_limit(reply.over, limits, usage)[0], []
     if reply.kind == Frame.ERROR:
         exc = decode_exception(reply.body, reply.buffers, classes=classes, limits=codec_limits)
@@ -84,7 +84,7 @@ def error_of(
     how = exit_of(record, reply)
     if how.signal == signal.SIGKILL and any(_is_kill(d.nr) for d in record.denied):
         return JobDied("the job killed itself: SIGKILL", signal=how.signal), []
-    return _explain.explain_exit(how, limits, usage_of(record)), []
+    return _explain.explain_exit(how, limits, usage_of(record, reply)), []
 
 
 def _explained(
@@ -148,7 +148,10 @@ def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) ->
     """
     if exc.errno != errno.EAGAIN or exc.filename is not None or record is None:
         return False
-    return bool(record.n_pids_refused) or record.peak_processes >= policy.limits.processes - 1 > 0
+    if record.n_pids_refused or record.peak_processes >= policy.limits.processes - 1 > 0:
+        return True
+    calling, _ = _innermost(exc)  # non-blocking I/O gives EAGAIN too, from named calls
+    return record.peak_processes == 0 and calling not in ("recv", "read", "accept", "send", "write")
 
 
 def _chained(error: BaseException, cause: BaseException) -> BaseException:

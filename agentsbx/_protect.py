@@ -55,7 +55,8 @@ def is_protected(name: str) -> bool:
 
 def _protected_paths(root: str) -> tuple[list[str], bool]:
     """Protected paths below a granted directory, a `.git` before what lies in it; and whether all of
-    it was seen. At most `MAX_ENTRIES` names, nearest to the top first. Links are not followed."""
+    it was seen. At most `MAX_ENTRIES` names, nearest to the top first. Links are not followed.
+    """
     found: list[str] = []
     folders = deque([root])
     n = 0

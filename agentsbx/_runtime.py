@@ -87,8 +87,9 @@ class Place:
 
 
 class Prepared:
-    """What the last call of a site left for the next one; replaced as a whole when the host
-    forks.
+    """What the last call of a site left for the next one.
+
+    Replaced as a whole when the host forks.
     """
 
     def __init__(self) -> None:
@@ -230,9 +231,11 @@ def invoke(
     cancel: Cancel | None = None,
     detail: bool = True,
 ) -> Result:
-    """Run one call and wait. Never raises for the body; `PolicyError`, `SandboxUnavailable`,
-    `SerializationError` come before user code. Without `detail` usage and limits of a call that
-    went well are left out (what a plain call does not look at).
+    """Run one call and wait.
+
+    Never raises for the body; `PolicyError`, `SandboxUnavailable`, `SerializationError` come before
+    user code. Without `detail` usage and limits of a call that went well are left out (what a plain
+    call does not look at).
     """
     for attempt in (1, 2):
         rt = _engine.current()
@@ -286,10 +289,12 @@ def _invoke(
             )
         )
         try:
-            record = _engine.converse(rt, box, exchange, body, views, cancel, detail)
+            record = _engine.converse(
+                rt, box, exchange, body, views, cancel, detail or watch is not None
+            )
         except NotSent:  # the waiting sandbox had died: nothing ran yet
             continue
-        return _result(rt, site, p, pool, reply, record, args, kwargs, watch, detail)
+        return _result(site, snapshot, pool, reply, record, args, kwargs, watch, detail)
     raise SandboxUnavailable(
         "sandboxes die or change before they are used", missing=["job"],
         hint="is the machine out of memory, or are the granted files changing all the time?",
@@ -310,52 +315,47 @@ def _outputs(site: CallSite) -> tuple[Output, Output]:
 
 
 def _result(
-    rt: Runtime,
-    site: CallSite,
-    p: Prepared,
-    pool: Pool,
-    reply: Reply,
-    record: ExitRecord | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    watch: Watch | None,
-    detail: bool,
-) -> Result:
-    error: BaseException | None = None
-    value: Any = None
-    violations = _outcome.denied_syscalls(record) if record is not None else []
+    site: CallSite, snapshot: Any, pool: Pool, reply: Reply, record: ExitRecord | None,
+    args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None, detail: bool,
+) -> Result:  # fmt: skip
+    value, error = None, None
     classes = ClassTable.build(
         annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
-        globals_exceptions=p.snapshot.exceptions,
+        globals_exceptions=snapshot.exceptions,
     )  # fmt: skip
-    ok = reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over
-    if ok:
+    planted = watch.planted() if watch is not None else []
+    if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
         try:
             value = _outcome.value_of(reply, classes, site.annotation, site.codec_limits)
+            if not planted and not detail and not reply.lost:
+                return Result(value=value)
         except Exception as e:
-            error, ok = e, False
-    if not ok or detail:
-        usage = _exits.usage_of(record) if record is not None else Usage()
-        table = limit_table(site.policy.limits, pool.job.enforced, usage)
-    if not ok and error is None:
+            error = e
+        has_answer = True
+    else:
+        has_answer = False
+    usage = _exits.usage_of(record, reply) if record is not None else Usage()
+    table = limit_table(site.policy.limits, pool.job.enforced, usage)
+    violations = _outcome.denied_syscalls(record) if record is not None else []
+    if not has_answer:
         error, more = _outcome.error_of(
             reply, record, site.policy, classes, table, pool.job.cwd, site.codec_limits
         )
         violations = more + violations
-    if watch is not None and (planted := watch.planted()):
+    if planted:
         error, more = planted_error(planted, error)
         violations = more + violations
-        value = None
     if reply.lost:
         _warn_lost(site, reply.lost)
-    if error is None and not detail:
-        return Result(value=value)
+    enforced = pool.job.enforced
+    if watch is not None and not watch.is_complete:
+        enforced = enforced | {"protected names": "those nearest to the top: the grant is too big"}
     return Result(
-        value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
-        usage=usage, limits=_outcome.mark_hit(table, error, record, violations), enforced=pool.job.enforced,
+        value=value if error is None else None, error=error, stdout=bytes(reply.out.kept),
+        stderr=bytes(reply.err.kept), usage=usage,
+        limits=_outcome.mark_hit(table, error, record, violations), enforced=enforced,
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
-        policy_id=pool.policy_id(),
-        call_id=_engine.next_call_id(), lost=reply.lost,
+        policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
     )  # fmt: skip
 
 
