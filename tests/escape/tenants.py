@@ -45,6 +45,7 @@ ATTACKS = (
 def victim(place: str, stop: str) -> list[str]:
     """Work until the file `stop` is there; return what was done to this process."""
     import array
+    import contextlib
     import ctypes
     import fcntl
     import os
@@ -61,6 +62,10 @@ def victim(place: str, stop: str) -> list[str]:
     os.environ["TENANT_KEY"] = held.decode()
     with open(os.path.join(tempfile.gettempdir(), "tenant-secret"), "wb") as file:
         file.write(held)
+    named = None
+    with contextlib.suppress(OSError):
+        named = socket.socket(socket.AF_UNIX)
+        named.bind("\0tenant-secret")
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     libc = ctypes.CDLL(None, use_errno=True)
     ioprio = 252 if os.uname().machine == "x86_64" else 31
@@ -108,7 +113,7 @@ def victim(place: str, stop: str) -> list[str]:
     except OSError as error:
         harm.append(f"cannot write: {error}")
     kept = bytearray(b"x" * (16 << 20))
-    del kept
+    del kept, named
     return harm
 
 
@@ -140,7 +145,7 @@ def attack(how: str, place: str) -> str | None:
                 return "shares the host's process namespace"
             os.kill(-1, signal.SIGUSR1)
         elif how == "signal by number":
-            for pid in range(2, 5000):
+            for pid in (*range(2, 2000), *range(max(2000, os.getpid() - 200), os.getpid())):
                 with contextlib.suppress(OSError):
                     if pid != os.getpid() and pid != os.getppid():
                         os.kill(pid, 0)
@@ -241,8 +246,8 @@ def attack(how: str, place: str) -> str | None:
             return f"sees processes {others}" if others else None
         elif how == "abstract sockets":
             with open("/proc/net/unix") as file:
-                rows = file.read().splitlines()[1:]
-            return f"sees {len(rows)} sockets" if rows else None
+                rows = [line for line in file.read().splitlines()[1:] if "@" in line]
+            return f"sees {len(rows)} named sockets" if rows else None
         elif how in ("disk", "inodes"):
             folder = tempfile.mkdtemp()
             for number in range(20000):

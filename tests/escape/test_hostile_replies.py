@@ -157,7 +157,8 @@ def hostile(how: str, marker: str) -> str:
     elif how == "device for memfd":
         frame(RESULT, b"", 64, 4096, (os.open("/dev/zero", os.O_RDONLY),))
     elif how == "socket for memfd":
-        frame(RESULT, b"", 64, 4096, (socket.socketpair()[0].fileno(),))
+        pair = socket.socketpair()
+        frame(RESULT, b"", 64, 4096, (pair[0].fileno(),))
     elif how == "two descriptors":
         frame(RESULT, b"", 64, 4096, (memfd(4096), memfd(4096)))
     elif how in ("many descriptors", "many descriptors for ever"):
