@@ -231,10 +231,9 @@ enum sbx_cause {
     SBX_CAUSE_CANCELLED,  /* SBX_MSG_KILL from the host */
     SBX_CAUSE_TIMEOUT,
     SBX_CAUSE_CPU_TIME,
-    /* host said so in KILL */
     SBX_CAUSE_MEMORY,
-    SBX_CAUSE_OUTPUT,
-    SBX_CAUSE_LOST, /* zygote died, or job unknown */
+    SBX_CAUSE_OUTPUT, /* host said so in KILL */
+    SBX_CAUSE_LOST,   /* zygote died, or job unknown */
 };
 
 struct sbx_denied {

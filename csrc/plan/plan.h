@@ -40,9 +40,8 @@
 enum {
     SBX_PLAN_TEMPLATE = 1,
     SBX_PLAN_JOB = 2,
-    /* BPF_MAXINSNS */
     SBX_MAX_OPS = 1024,
-    SBX_MAX_BPF = 4096,
+    SBX_MAX_BPF = 4096, /* BPF_MAXINSNS */
     SBX_MAX_PLAN = 1 << 20,
 };
 

@@ -31,9 +31,8 @@ enum {
     SBX_MAX_TEMPLATES = 64,
     SBX_MAX_POOLS = 256,
     SBX_MAX_JOBS = 2048,
-    /* ended jobs that a late WAIT still learns about */
     SBX_MAX_WAITERS = 4,
-    SBX_N_EXITS = 1024,
+    SBX_N_EXITS = 1024, /* ended jobs that a late WAIT still learns about */
 };
 
 #define SBX_NEVER UINT64_MAX
