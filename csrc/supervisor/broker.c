@@ -51,6 +51,24 @@ static int parse_fd(const char *s, int *fd)
     return fcntl(*fd, F_SETFD, FD_CLOEXEC) ? -errno : 0;
 }
 
+/* Descriptors that the host had made inheritable: kept open here, a pipe of its would
+ * never end and a port stay taken. */
+static int close_others(const struct sbx_launch *l)
+{
+    int keep[] = {l->control_fd, l->broker_fd, l->host_pidfd}, from = 3, r = 0;
+
+    for (int n = 0; n < 3 && !r; n++) {
+        int least = 1 << 30;
+        for (int i = 0; i < 3; i++)
+            if (keep[i] >= from && keep[i] < least)
+                least = keep[i];
+        if (least > from)
+            r = sbx_close_range((unsigned)from, (unsigned)least - 1, 0);
+        from = least + 1;
+    }
+    return r ? r : sbx_close_range((unsigned)from, ~0u, 0);
+}
+
 /* 0-2 are /dev/null from here on: nothing of ours prints, and no descriptor of ours may
  * land there. */
 static int take_stdio(struct sbx_launch *l)
@@ -239,7 +257,7 @@ int sbx_broker_main(int argc, char **argv)
     }
     if (argc < 5 || parse_fd(argv[2], &l.control_fd) ||
         parse_fd(argv[3], &l.broker_fd) || parse_fd(argv[4], &l.host_pidfd) ||
-        take_stdio(&l))
+        close_others(&l) || take_stdio(&l))
         return 2;
     if (start(&l, &hello.err) == 0)
         pid = start_supervisor(&l, &pidfd, &hello.err);

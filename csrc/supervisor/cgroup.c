@@ -88,6 +88,17 @@ static int slot_remove(struct sbx_cg *cg, struct sbx_slot *slot)
     return left ? -EBUSY : 0;
 }
 
+/* A slot that cannot be used: what of it cannot go at once drains. */
+static void give_up(struct sbx_cg *cg, struct sbx_slot *slot)
+{
+    if (slot_remove(cg, slot) == 0)
+        return;
+    slot->state = SLOT_DRAINING;
+    slot->n_drains = 0;
+    slot->drain_ns = sbx_now_ns() + DRAIN_NS;
+    n_draining++;
+}
+
 static int slot_make(struct sbx_cg *cg, struct sbx_slot *slot)
 {
     char name[32];
@@ -110,7 +121,7 @@ static int slot_make(struct sbx_cg *cg, struct sbx_slot *slot)
     if (!r)
         r = ops(cg)->open(cg, slot);
     if (r)
-        slot_remove(cg, slot);
+        give_up(cg, slot);
     return r;
 }
 
@@ -150,7 +161,7 @@ struct sbx_slot *sbx_slot_get(struct sbx_cg *cg, const struct sbx_cg_limits *lim
         r = ops(cg)->limit(cg, slot, limits);
         slot->limits = *limits;
         if (r)
-            slot_remove(cg, slot);
+            give_up(cg, slot);
     }
     if (!r) {
         memset(&slot->base, 0, sizeof slot->base);
@@ -159,7 +170,7 @@ struct sbx_slot *sbx_slot_get(struct sbx_cg *cg, const struct sbx_cg_limits *lim
         if (slot->baseline_bytes == UINT64_MAX)
             slot->baseline_bytes = slot->base.memory_bytes;
         if (r)
-            slot_remove(cg, slot);
+            give_up(cg, slot);
     }
     if (r) {
         *err = -r;

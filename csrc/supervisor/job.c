@@ -10,7 +10,8 @@
 #include "supervisor.h"
 
 enum { CHANNEL_BYTES = 256 * 1024, MAX_EARLY_DEATHS = 3 };
-static const uint64_t SETUP_NS = 30000000000ull, FIRST_POLL_NS = 10000000;
+static const uint64_t SETUP_NS = 30000000000ull, UNUSED_NS = 3000000000ull,
+                      FIRST_POLL_NS = 10000000;
 
 /* id = serial * SBX_MAX_JOBS + index */
 struct sbx_jb *sbx_job_find(struct sbx_sup *s, uint64_t id)
@@ -237,6 +238,12 @@ void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause)
         sbx_pidfd_kill(j->pidfd, SIGKILL);
 }
 
+void sbx_job_expire(struct sbx_jb *j, uint64_t now_ns)
+{
+    set_not_waiting(j);
+    j->deadline_ns = now_ns + UNUSED_NS;
+}
+
 void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
 {
     struct sbx_jb *j = sbx_job_find(s, id);
@@ -323,6 +330,8 @@ uint64_t sbx_job_tick(struct sbx_sup *s, uint64_t now_ns)
         }
         if (j->state == JOB_RUNNING && j->deadline_ns <= now_ns)
             sbx_job_kill(j, SBX_CAUSE_TIMEOUT);
+        if (j->state == JOB_WAITING && j->deadline_ns <= now_ns)
+            sbx_job_kill(j, SBX_CAUSE_CANCELLED);
         if (j->state == JOB_RUNNING && !j->is_killed && j->next_poll_ns <= now_ns)
             sbx_poll_job(s, j, now_ns);
         uint64_t t = j->state == JOB_FORKING ? j->setup_deadline_ns : j->deadline_ns;

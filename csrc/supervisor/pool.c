@@ -211,7 +211,13 @@ void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p)
     sbx_close(&p->snapshot_fd);
     for (unsigned i = 0; i < s->max_job; i++) {
         struct sbx_jb *j = &s->jobs[i];
-        if (j->pool == p && (j->state == JOB_FORKING || j->state == JOB_WAITING))
+        if (j->pool != p || (j->state != JOB_FORKING && j->state != JOB_WAITING))
+            continue;
+        /* A published one may run a short call of another host thread by now. Unused,
+         * it ends by itself when the host closes its channel. */
+        if (j->is_published && j->state == JOB_WAITING)
+            sbx_job_expire(j, sbx_now_ns());
+        else
             sbx_job_kill(j, SBX_CAUSE_CANCELLED);
     }
     if (!p->n_jobs)

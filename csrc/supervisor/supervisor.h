@@ -186,6 +186,8 @@ void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener);
 void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m);
 /* SIGKILL to its pid 1; the stronger cause is kept. */
 void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause);
+/* A waiting sandbox that is in the host's hands: killed if no START comes soon. */
+void sbx_job_expire(struct sbx_jb *j, uint64_t now_ns);
 void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat);
 void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m);
 void sbx_job_lost(struct sbx_sup *s, struct sbx_jb *j);

@@ -345,7 +345,11 @@ class Pool:
         return pub
 
     def run(
-        self, *argv: str, deadline_ns: int = NEVER, env: tuple[str, ...] = ("PATH=/usr/bin",)
+        self,
+        *argv: str,
+        deadline_ns: int = NEVER,
+        env: tuple[str, ...] = ("PATH=/usr/bin",),
+        is_announced: bool = True,
     ) -> Running:
         pub = self.take()
         assert pub.err.stage == 0, pub.err
@@ -354,9 +358,9 @@ class Pool:
         channel = socket.socket(fileno=pub.fds[0])
         self.launcher.owned.append(channel)
         now = time.monotonic_ns()
-        self.launcher.tell(
-            START, pub.job_id, now, now + deadline_ns if deadline_ns != NEVER else NEVER, fmt="QQQ"
-        )
+        end = now + deadline_ns if deadline_ns != NEVER else NEVER
+        if is_announced:
+            self.launcher.tell(START, pub.job_id, now, end, fmt="QQQ")
         channel.send(struct.pack("=IIQQ", 3, len(body), 0, 0) + body)
         return Running(self.launcher, pub, channel)
 

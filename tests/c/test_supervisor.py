@@ -367,6 +367,16 @@ def test_dropped_pool_kills_what_waits_and_keeps_what_runs(pool_of: Callable[...
     assert (got.cause, output) == ("exited", b"done\n")
 
 
+def test_dropped_pool_keeps_a_short_call_that_was_not_announced(
+    pool_of: Callable[..., Pool],
+) -> None:
+    pool = pool_of()
+    running = pool.run("/bin/sh", "-c", "sleep 0.3; echo done", is_announced=False)
+    pool.launcher.tell(lib.DROP_POOL, pool.number)
+    got, output = running.end()
+    assert (got.cause, output) == ("exited", b"done\n")
+
+
 def test_closed_pool_socket_drops_the_pool(pool_of: Callable[..., Pool]) -> None:
     pool = pool_of()
     waiting = pool.leave()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from types import FrameType
 from typing import Any
 
@@ -80,3 +82,24 @@ def test_ctrl_c_while_a_job_does_not_read() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+
+
+INHERITED = """
+import os, select
+from agentsbx import sandbox
+
+@sandbox(timeout="10s")
+def nothing():
+    return 1
+
+read_end, write_end = os.pipe()
+os.set_inheritable(write_end, True)
+nothing()
+os.close(write_end)
+assert select.select([read_end], [], [], 5)[0], "somebody holds the write end"
+assert os.read(read_end, 1) == b""
+"""
+
+
+def test_our_processes_keep_no_descriptor_of_the_host() -> None:
+    subprocess.run([sys.executable, "-c", INHERITED], check=True, timeout=60)
