@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from agentsbx import _compile, _host, _transfer
+from agentsbx import _arena, _compile, _host
 from agentsbx._job import Cancel, Exchange
 from agentsbx._pools import Pools
 from agentsbx._supervisor import Box, Pool, PoolGone, Supervisor, SupervisorGone
@@ -50,7 +50,7 @@ class Runtime:
             hello.cgroup_have, hello.landlock_abi, os.uname().release,
         )  # fmt: skip
         self.pools = Pools(self.sup, self.caps)
-        self.arenas = _transfer.ArenaCache()
+        self.arenas = _arena.ArenaCache()
 
     def close(self) -> None:
         """End the supervisor and all that it runs."""
@@ -148,7 +148,7 @@ def converse(
     """
     job_id = box.job_id
     reply = exchange.reply
-    arena: _transfer.Arena | None = None
+    arena: _arena.Arena | None = None
     rt.pools.enter(box.pool)
     try:
         if cancel is not None:

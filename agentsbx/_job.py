@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
-from agentsbx import _core, _header, _transfer
+from agentsbx import _arena, _core, _header, _transfer
 from agentsbx._supervisor import Box, Supervisor
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
@@ -120,14 +120,14 @@ class Reply:
 
 
 def send_body(
-    box: Box, kind: int, body: bytes, buffers: Sequence[memoryview], arenas: _transfer.ArenaCache
-) -> _transfer.Arena | None:
+    box: Box, kind: int, body: bytes, buffers: Sequence[memoryview], arenas: _arena.ArenaCache
+) -> _arena.Arena | None:
     """Send a body with its buffers; returns the arena that the job may still read."""
     if not buffers and len(body) <= FRAME_INLINE:
         _core.send_frame(box.channel, kind, body)
         return None
     size = _transfer.total_size(len(body), [b.nbytes for b in buffers])
-    if size >= _transfer.ARENA_MIN:
+    if size >= _arena.ARENA_MIN:
         arena = arenas.get(size)
         arena.fill(body, buffers)
         # The job maps what was announced, not what the arena could hold.
@@ -181,8 +181,8 @@ class Exchange:
         return event == Event.FRAME and self._frame(kind, data, memfd, n_body, n_memfd)
 
     def send_large(
-        self, body: bytes, views: list[memoryview], arenas: _transfer.ArenaCache
-    ) -> _transfer.Arena | None:
+        self, body: bytes, views: list[memoryview], arenas: _arena.ArenaCache
+    ) -> _arena.Arena | None:
         """Send a CALL that does not fit a frame; returns the arena that the job may still read."""
         try:
             return send_body(self.box, Frame.CALL, body, views, arenas)
@@ -318,11 +318,11 @@ class Exchange:
         self.reply.buffers = _transfer.split(view, n_body, lengths)[1]
 
 
-class _NoCache(_transfer.ArenaCache):
+class _NoCache(_arena.ArenaCache):
     """Module replies are rare: never keep their arenas."""
 
-    def get(self, size: int) -> _transfer.Arena:
-        return _transfer.Arena(_transfer.align(size))
+    def get(self, size: int) -> _arena.Arena:
+        return _arena.Arena(_transfer.align(size))
 
 
 _NO_CACHE = _NoCache()

@@ -24,13 +24,6 @@ class HostGone(Exception):
     """The channel closed: nobody waits for a result."""
 
 
-def warm_up() -> None:
-    """Zygote: touch the paths of a call once, so that jobs find them compiled and cached."""
-    body, _ = encode({"warm": [1, 2.5, "x", None, True]})
-    _header.pack_result(body, [])
-    Receiver()
-
-
 def _read_frame(want: int, channel: int = CHANNEL) -> tuple[memoryview, list[memoryview]]:
     """Next frame, which must be of that kind: (body, [view of the whole memfd] or [])."""
     event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1, -1)
@@ -120,11 +113,11 @@ class _Job:
         self.blas_threads = head.setup.blas_threads
         self.receiver.load_snapshot(head.blob, buffers)
 
-    def load_waiting(self) -> None:
+    def load_waiting(self, fd: int = SNAPSHOT) -> None:
         """Snapshot of the pool, given at the fork."""
-        size = os.fstat(SNAPSHOT).st_size
-        view = _transfer.map_private(SNAPSHOT, size)
-        os.close(SNAPSHOT)
+        size = os.fstat(fd).st_size
+        view = _transfer.map_private(fd, size)
+        os.close(fd)
         n_body = int.from_bytes(view[:8], "little")
         body = view[8 : 8 + n_body]
         head = _header.decode_snapshot(body)
@@ -210,6 +203,7 @@ def _flush() -> None:
 
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
+_NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
 _NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None, raises=0))
 
 
@@ -221,8 +215,7 @@ def _prefault(job: _Job) -> None:
         body, _whole = _read_frame(Frame.CALL, own)
         head = _header.decode_call(body)
         _blas.restore(0)
-        if job.receiver.loaded:
-            job.receiver.load_call(head.blob, [])
+        job.receiver.load_call(head.blob, [])
         answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits)
         _flush()
         _send(Frame.RESULT, answer, buffers, own)
@@ -230,12 +223,25 @@ def _prefault(job: _Job) -> None:
     _core.close_all(host, own)
 
 
-def run(job_id: int, version: int) -> None:
+def prepare() -> _Job:
+    """Zygote: make what each job needs, and rehearse until the interpreter has specialised the code
+    of a call: a job that did so itself would dirty those pages anew."""
+    job = _Job()
+    setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"")
+    body = _header.encode(_header.SnapshotHead(setup, _NO_SNAPSHOT, []))
+    raw = len(body).to_bytes(8, "little") + body
+    for _ in range(10):
+        job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
+        _prefault(job)
+    os.environ.clear()
+    job.receiver.loaded = False
+    return job
+
+
+def run(job: _Job, version: int) -> None:
     """Entry of a forked job; never returns."""
-    del job_id
     code = 0
     try:
-        job = _Job()
         try:
             if version:
                 job.load_waiting()

@@ -19,7 +19,11 @@ BOOT = (
 
 def main(preload: str) -> None:
     """Import, freeze, serve. Never returns."""
+    # msgspec would load it, and inspect with it: twice the memory that every fork copies.
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     from agentsbx import _blas, _core, _worker
+
+    del sys.modules["typing_extensions"]
 
     for name in preload.split(","):
         if name != "-":
@@ -27,11 +31,11 @@ def main(preload: str) -> None:
             with contextlib.suppress(Exception):
                 __import__(name)
     _blas.find()
-    _worker.warm_up()
+    job = _worker.prepare()
     sys.argv[:] = [""]
     gc.collect()
     gc.freeze()
-    job = _core.zygote_serve(_worker.CHANNEL)
-    if job is None:
+    forked = _core.zygote_serve(_worker.CHANNEL)
+    if forked is None:
         os._exit(0)
-    _worker.run(*job)
+    _worker.run(job, forked[1])
