@@ -80,18 +80,6 @@ def victim(place: str, stop: str) -> list[str]:
     after = libc.syscall(ctypes.c_long(ioprio), ctypes.c_long(1), ctypes.c_long(0))
     if after != before:
         harm.append("got another io priority")
-    try:
-        children = []
-        for _ in range(3):
-            child = os.fork()
-            if child == 0:
-                time.sleep(0.3)
-                os._exit(0)
-            children.append(child)
-        for child in children:
-            os.waitpid(child, 0)
-    except OSError as error:
-        harm.append(f"cannot fork: {error}")
     event = ctypes.create_string_buffer(64)
     if libc.timer_create(1, None, event) < 0:
         harm.append(f"timer_create: {os.strerror(ctypes.get_errno())}")
@@ -112,6 +100,18 @@ def victim(place: str, stop: str) -> list[str]:
             file.write(bytes(2 << 20))
     except OSError as error:
         harm.append(f"cannot write: {error}")
+    try:
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                time.sleep(0.3)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+    except OSError as error:
+        harm.append(f"cannot fork: {error}")
     kept = bytearray(b"x" * (16 << 20))
     del kept, named
     return harm
@@ -258,7 +258,7 @@ def attack(how: str, place: str) -> str | None:
             with contextlib.suppress(MemoryError):
                 for _ in range(22):
                     keep.append(bytearray(b"x" * (4 << 20)))
-    time.sleep(1.2)
+    time.sleep(1.6)
     return None
 
 
@@ -266,7 +266,7 @@ def control(how: str, stop: str) -> dict[str, object]:
     """Run both as plain processes of one parent, group, user and file system."""
     # All of it before root's rights are dropped: another user may not read the interpreter's files.
     import array  # noqa: F401
-    import contextlib  # noqa: F401
+    import contextlib
     import ctypes
     import fcntl  # noqa: F401
     import re  # noqa: F401
@@ -284,7 +284,12 @@ def control(how: str, stop: str) -> dict[str, object]:
         os.setresgid(65520, 65520, 65520)
         os.setresuid(65520, 65520, 65520)
         ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, lost with the change of user
-    resource.setrlimit(resource.RLIMIT_NPROC, (24, 24))
+    busy = 0  # the limit counts what this user runs anyway
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
+                busy += len(os.listdir(f"/proc/{name}/task"))
+    resource.setrlimit(resource.RLIMIT_NPROC, (busy + 24, busy + 24))
     resource.setrlimit(resource.RLIMIT_SIGPENDING, (200, 200))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     answers: dict[str, object] = {}
