@@ -15,11 +15,11 @@ from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentsbx import _compile, _host, _zygote
+from agentsbx._preload import Wanted, rehearsal
 from agentsbx._supervisor import Pool, Supervisor, SupervisorGone
 from agentsbx.errors import PolicyError, SandboxUnavailable
 
 if TYPE_CHECKING:
-    from agentsbx._preload import Wanted
     from agentsbx.policy import Grant, Policy
 
 MAX_TEMPLATES = 8
@@ -162,7 +162,7 @@ class Pools:
                 tree[path] = _host.look_up(path)
             if layout is not None:
                 names = ",".join(want.names) or "-"
-                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names)
+                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names, rehearsal().hex())
                 bootstrap = (layout.executable, *flags, *layout.sys_path)
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
             made = self.sup.template(plan)

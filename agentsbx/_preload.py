@@ -8,6 +8,7 @@ ahead: a library may read its key when it is imported (semantics 4.8).
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Iterable
@@ -64,3 +65,30 @@ def _code_names(fn: object) -> Iterable[str]:
         code = todo.pop()
         yield from code.co_names
         todo += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+
+
+_REHEARSAL = """
+LIMIT = 3
+def helper(x):
+    return x + LIMIT
+def make(cell):
+    def tool(path, n=2, *, flag=None):
+        'A function as tools are.'
+        return [helper(n), len(path), cell, {"n": n, "flag": flag}]
+    return tool
+tool = make("cell")
+"""
+
+
+@functools.cache
+def rehearsal() -> bytes:
+    """Pickle of a function such as tools are, for zygotes to practise on."""
+    from agentsbx import _ship
+
+    module = types.ModuleType("__rehearsal__")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(_REHEARSAL, "rehearsal", "exec"), module.__dict__)  # our own constant
+        return _ship.take_snapshot(module.__dict__["tool"]).blob
+    finally:
+        del sys.modules[module.__name__]

@@ -203,7 +203,6 @@ def _flush() -> None:
 
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
-_NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
 _NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None, raises=0))
 
 
@@ -223,19 +222,24 @@ def _prefault(job: _Job) -> None:
     _core.close_all(host, own)
 
 
-def prepare() -> _Job:
+def prepare(rehearsal: bytes) -> _Job:
     """Zygote: make what each job needs, and rehearse until the interpreter has specialised the code
-    of a call: a job that did so itself would dirty those pages anew."""
-    job = _Job()
+    of a call: a job that did so itself would dirty those pages anew. `rehearsal` is the pickle of a
+    function of ours (`_preload.rehearsal`); nothing of it stays."""
     setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"")
-    body = _header.encode(_header.SnapshotHead(setup, _NO_SNAPSHOT, []))
+    body = _header.encode(_header.SnapshotHead(setup, rehearsal, []))
     raw = len(body).to_bytes(8, "little") + body
+    finders, modules = sys.meta_path[:], set(sys.modules)
     for _ in range(10):
+        job = _Job()
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
         _prefault(job)
+        sys.meta_path[:] = finders
+        for name in set(sys.modules) - modules:
+            if name.startswith("__rehearsal"):
+                del sys.modules[name]
     os.environ.clear()
-    job.receiver.loaded = False
-    return job
+    return _Job()
 
 
 def run(job: _Job, version: int) -> None:
@@ -245,7 +249,8 @@ def run(job: _Job, version: int) -> None:
         try:
             if version:
                 job.load_waiting()
-            _prefault(job)
+            if not _core.readable(CHANNEL):  # else the call is here: no time to rehearse
+                _prefault(job)
         except Exception as e:  # the function cannot be loaded: the error of the call
             _read_frame(Frame.CALL)
             _fail(e)

@@ -373,6 +373,18 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     return result;
 }
 
+PyDoc_STRVAR(readable_doc, "readable(fd) -> bool\n\nWhether a read would not wait.");
+
+static PyObject *py_readable(PyObject *self, PyObject *args)
+{
+    struct pollfd p = {-1, POLLIN, 0};
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i", &p.fd))
+        return NULL;
+    return PyBool_FromLong(poll(&p, 1, 0) > 0);
+}
+
 PyDoc_STRVAR(close_doc, "close_all(*fds: int) -> None\n\nClose those that are not -1.");
 
 static PyObject *py_close_all(PyObject *self, PyObject *args)
@@ -390,6 +402,7 @@ static PyObject *py_close_all(PyObject *self, PyObject *args)
 PyMethodDef sbx_py_messages[] = {
     {"socketpair", py_socketpair, METH_NOARGS, socketpair_doc},
     {"exchange", py_exchange, METH_VARARGS, exchange_doc},
+    {"readable", py_readable, METH_VARARGS, readable_doc},
     {"close_all", py_close_all, METH_VARARGS, close_doc},
     {"send", py_send, METH_VARARGS, send_doc},
     {"recv", py_recv, METH_VARARGS, recv_doc},
