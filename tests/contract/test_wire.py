@@ -70,8 +70,8 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
         _plan._HEAD,
         "sbx_plan",
         (
-            "magic kind n_bytes n_ops bpf_off n_bpf strings_off n_strings n_mounts flags landlock_fs "
-            "landlock_net landlock_scope"
+            "magic kind n_bytes n_ops bpf_off n_bpf strings_off n_strings n_mounts flags "
+            "landlock_fs landlock_net landlock_scope"
         ),
     ),
     "op": (_plan._OP, "sbx_op", "kind flags arg path text a b"),
