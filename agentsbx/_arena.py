@@ -1,8 +1,8 @@
 """Arenas: reusable shared memory for big arguments, in the host.
 
-A fresh memfd for each 100 MB costs four times its memcpy in page faults; an arena is mapped once and
-filled by memcpy. It is read-only for jobs, holds one call's data at a time, and is used again only
-when the job that could read it is dead.
+A fresh memfd for each 100 MB costs four times its memcpy in page faults; an arena is mapped once
+and filled by memcpy. It is read-only for jobs, holds one call's data at a time, and is used again
+only when the job that could read it is dead.
 """
 
 from __future__ import annotations

@@ -54,8 +54,10 @@ def is_protected(name: str) -> bool:
 
 
 def _protected_paths(root: str) -> tuple[list[str], bool]:
-    """Protected paths below a granted directory, a `.git` before what lies in it; and whether all of
-    it was seen. At most `MAX_ENTRIES` names, nearest to the top first. Links are not followed.
+    """Protected paths below a granted directory, and whether all of it was seen.
+
+    A `.git` comes before what lies in it. At most `MAX_ENTRIES` names, nearest to the top first. Links are
+    not followed.
     """
     found: list[str] = []
     folders = deque([root])
@@ -126,7 +128,7 @@ class Watch:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every name below the grants was seen; else only those nearest to the top are held."""
+        """Whether every name was seen; else only those nearest to the top are held."""
         return all(self._whole.values())
 
     @staticmethod
@@ -138,9 +140,9 @@ class Watch:
     def planted(self) -> list[str]:
         """Move aside whatever appeared under a protected name; returns the paths.
 
-        The call's own job is dead by now; a sibling with the same grant may live, so each rename goes
-        by descriptors that follow no link. Renamed within its directory, never deleted. A tree that
-        the job made too big to be checked counts as planted itself.
+        The call's own job is dead by now; a sibling with the same grant may live, so each rename
+        goes by descriptors that follow no link. Renamed within its directory, never deleted. A tree
+        that the job made too big to be checked counts as planted itself.
         """
         out: list[str] = []
         for root in self._roots:

@@ -315,10 +315,18 @@ def _outputs(site: CallSite) -> tuple[Output, Output]:
 
 
 def _result(
-    site: CallSite, snapshot: Any, pool: Pool, reply: Reply, record: ExitRecord | None,
-    args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None, detail: bool,
-) -> Result:  # fmt: skip
-    value, error = None, None
+    site: CallSite,
+    snapshot: Any,
+    pool: Pool,
+    reply: Reply,
+    record: ExitRecord | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    watch: Watch | None,
+    detail: bool,
+) -> Result:
+    value: Any = None
+    error: BaseException | None = None
     classes = ClassTable.build(
         annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
         globals_exceptions=snapshot.exceptions,

@@ -223,9 +223,12 @@ def _prefault(job: _Job) -> None:
 
 
 def prepare(rehearsal: bytes) -> _Job:
-    """Zygote: make what each job needs, and rehearse until the interpreter has specialised the code
-    of a call: a job that did so itself would dirty those pages anew. `rehearsal` is the pickle of a
-    function of ours (`_preload.rehearsal`); nothing of it stays."""
+    """Zygote: make what each job needs, and rehearse a call.
+
+    Until the interpreter has specialised the code of a call: a job that did so itself would dirty
+    those pages anew. `rehearsal` is the pickle of a function of ours (`_preload.rehearsal`);
+    nothing of it stays.
+    """
     setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"")
     body = _header.encode(_header.SnapshotHead(setup, rehearsal, []))
     raw = len(body).to_bytes(8, "little") + body

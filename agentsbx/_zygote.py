@@ -1,8 +1,8 @@
 """Main program of a Python zygote: import what the jobs shall find imported, then serve for ever.
 
-Runs as ``python -I -S -B -c BOOT preload rehearsal sys.path...`` in an empty environment and the template's
-base tree; pid 1 of its pid namespace, one thread, no secret. It never runs project code: `preload`
-names installed distributions or stdlib modules only.
+Runs as ``python -I -S -B -c BOOT preload rehearsal sys.path...`` in an empty environment and the
+template's base tree; pid 1 of its pid namespace, one thread, no secret. It never runs project code:
+`preload` names installed distributions or stdlib modules only.
 """
 
 from __future__ import annotations
