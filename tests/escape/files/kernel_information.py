@@ -20,22 +20,17 @@ ROUTES = (
     "/sys/firmware",
     "/dev/kmsg",
     "/dev/mem",
-    "/proc/iomem",
-    "/proc/ioports",
     "/proc/modules",
     "/sys/class/net",
     "/sys/block",
     "/proc/latency_stats",
-    "/proc/diskstats",
     "/proc/net/unix",
     "/proc/net/tcp",
     "/proc/mounts host paths",
     "/proc/interrupts",
     "/proc/key-users",
-    "/proc/cgroups",
     "/proc/self/cgroup host path",
     "/proc/locks",
-    "/proc/partitions",
     "/proc/cmdline",
     "/proc/pagetypeinfo",
 )
@@ -76,6 +71,7 @@ def attempt(canary: dict[str, str]) -> str | None:
         return "opened the kernel's memory"
     data = os.read(reading, 4096)
     if place in ("/proc/net/unix", "/proc/net/tcp"):
-        rows = data.splitlines()[1:]
+        # Sockets without a name are those of jobs that share the template's empty network.
+        rows = [line for line in data.splitlines()[1:] if place.endswith("tcp") or b" /" in line]
         return f"{len(rows)} sockets of the host" if rows else None
     return f"read {data[:60]!r}" if data else None
