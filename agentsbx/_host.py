@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import sysconfig
+from collections.abc import Iterable
 
 import msgspec
 
@@ -104,10 +105,10 @@ def _layout(executable: str, sys_path: tuple[str, ...], prefix: str) -> Layout:
     return Layout(exe, sys.version, tuple(path), mounts, package)
 
 
-def _minimal(paths: object) -> tuple[str, ...]:
+def _minimal(paths: Iterable[str]) -> tuple[str, ...]:
     """Sorted, without what lies below another one."""
     out: list[str] = []
-    for p in sorted({os.path.abspath(str(p)) for p in paths}):  # type: ignore[attr-defined]
+    for p in sorted({os.path.abspath(p) for p in paths}):
         if not any(p.startswith(o + "/") for o in out):
             out.append(p)
     return tuple(out)

@@ -56,8 +56,8 @@ def is_protected(name: str) -> bool:
 def _protected_paths(root: str) -> tuple[list[str], bool]:
     """Protected paths below a granted directory, and whether all of it was seen.
 
-    A `.git` comes before what lies in it. At most `MAX_ENTRIES` names, nearest to the top first. Links are
-    not followed.
+    A `.git` comes before what lies in it. At most `MAX_ENTRIES` names, nearest to the top first.
+    Links are not followed.
     """
     found: list[str] = []
     folders = deque([root])
@@ -118,7 +118,7 @@ class Watch:
     def __init__(self, grants: Iterable[_compile.Mount]) -> None:
         self._roots = [g.found.real for g in grants if g.is_write and not g.found.is_file
                        and not g.is_protected]  # fmt: skip
-        self._before: dict[str, tuple[int, int, str]] = {}
+        self._before: dict[str, tuple[int, int, int, str]] = {}
         self._whole: dict[str, bool] = {}
         for root in self._roots:
             paths, self._whole[root] = _protected_paths(root)
@@ -132,10 +132,12 @@ class Watch:
         return all(self._whole.values())
 
     @staticmethod
-    def _identity(path: str) -> tuple[int, int, str]:
+    def _identity(path: str) -> tuple[int, int, int, str]:
         st = os.lstat(path)
         link = os.readlink(path) if stat.S_ISLNK(st.st_mode) else ""
-        return st.st_dev, st.st_ino, link
+        # The kind too: only files and directories are mounted over, and the number of a deleted
+        # pipe goes to the next file that is made.
+        return st.st_dev, st.st_ino, stat.S_IFMT(st.st_mode), link
 
     def planted(self) -> list[str]:
         """Move aside whatever appeared under a protected name; returns the paths.
