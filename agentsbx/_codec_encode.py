@@ -98,9 +98,11 @@ def encode_table(
             return encoder.finish(root), encoder.buffers
         except Refused as refused:
             where = what + "".join(reversed(refused.steps))
-            raise SerializationError(
+            error = SerializationError(
                 f"{where}: {refused.reason}", where=where, hint=refused.hint
-            ) from None
+            )
+            error.limit = refused.limit
+            raise error from None
         except (OverflowError, UnicodeEncodeError):
             if careful:
                 raise
@@ -142,6 +144,7 @@ class Encoder:
             raise Refused(
                 f"is larger than the limit of {self.limits.body_bytes} bytes",
                 "raise `result=`, or write it to a file",
+                limit="result",
             )
         return body
 
@@ -225,6 +228,7 @@ class Encoder:
             raise Refused(
                 f"holds more than {self.limits.buffer_bytes} bytes of data",
                 "raise `result=`, or write it to a file",
+                limit="buffers",
             )
         if size >= OUT_OF_BAND:
             self.buffers.append(memoryview(data).cast("B"))

@@ -117,7 +117,7 @@ def compile_template(
     """
     b = PlanBuilder(TEMPLATE, PlanFlag.NEW_NET)
     mounts: list[MountSpec] = []
-    b.add(Op.TMPFS, path="/", a=8 * MiB, b=8192)
+    b.add(Op.TMPFS, path="/", a=64 * MiB, b=200_000)  # mount points of all its pools stay
     b.add(Op.TMPFS, path=POOL_DIR, a=MiB, b=8192)
     for path in ("/proc", "/dev", "/etc", PRIVATE, "/tmp", "/var/tmp", "/run"):
         b.add(Op.MKDIR, path=path, a=0o755)

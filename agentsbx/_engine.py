@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from agentsbx import _arena, _compile, _host
 from agentsbx._job import Cancel, Exchange
@@ -42,7 +43,6 @@ class Runtime:
     """Supervisor, pools and arenas of this process."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self.sup = Supervisor()
         hello = self.sup.hello
         self.caps = _host.Caps(
@@ -58,25 +58,41 @@ class Runtime:
         self.sup.close()
         self.arenas.clear()
 
+    def abandon(self) -> None:
+        """In a forked child: close our copies of the parent's descriptors, take no lock."""
+        self.pools.abandon()
+        self.sup.abandon()
+
 
 _lock = threading.RLock()
 _current: Runtime | None = None
+_has_hook = False
+on_fork: list[Callable[[], None]] = []  # run in a forked child: locks may be held by absent threads
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _current
+    _lock = threading.RLock()
+    old, _current = _current, None
+    if old is not None:
+        old.abandon()
+    for reset in on_fork:
+        reset()
 
 
 def current() -> Runtime:
-    global _current, _lock
+    """The runtime of this process, started where there is none."""
+    global _current, _has_hook
     rt = _current
-    if rt is not None and rt.owner == os.getpid():
+    if rt is not None:
         return rt
-    if rt is not None:  # a fork of the host: locks may be held by threads that are not here
-        _lock = threading.RLock()
-        with contextlib.suppress(OSError):
-            rt.close()
-        _current = None
     with _lock:
         if _current is None:
             _current = Runtime()
             atexit.register(shutdown)
+            if not _has_hook:
+                _has_hook = True
+                os.register_at_fork(after_in_child=_after_fork_in_child)
         return _current
 
 
@@ -85,7 +101,7 @@ def shutdown() -> None:
     global _current
     with _lock:
         rt, _current = _current, None
-    if rt is not None and rt.owner == os.getpid():
+    if rt is not None:
         rt.close()
     atexit.unregister(shutdown)
 
@@ -167,8 +183,7 @@ def converse(
         with contextlib.suppress(SupervisorGone):
             if detail or reply.kind not in (Frame.RESULT, Frame.ERROR):
                 # It ends by itself, and how is worth knowing; what is left after that is killed.
-                record = rt.sup.wait(job_id, LAST_BREATH_MS)
-                if record.cause != Cause.LOST:
+                if rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
                     job_id = 0
             if job_id:
                 rt.sup.kill(job_id, Cause.CANCELLED)
@@ -183,6 +198,6 @@ def converse(
 
 def _is_alive(rt: Runtime, job_id: int) -> bool:
     try:
-        return rt.sup.wait(job_id, 2000).is_alive
+        return rt.sup.wait_for(job_id, 2000) is None
     except SupervisorGone:
         return False

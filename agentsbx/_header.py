@@ -20,6 +20,8 @@ class Setup(msgspec.Struct, array_like=True, frozen=True):
     hidden_env: list[str]
     blas_threads: int
     policy: bytes  # msgpack of the Policy, for nested calls (semantics 5.6)
+    body_bytes: int  # limits of the result
+    buffer_bytes: int
 
 
 class SnapshotHead(msgspec.Struct, array_like=True, frozen=True):

@@ -21,6 +21,7 @@ from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 # A call that answers within this time never tells the supervisor that it started: one wake-up less.
 SHORT_MS = 3
 SPIN_US = 0
+MAX_IMPORTS = 20_000  # module requests of one call
 LATE_S = 2.0  # how long after a deadline the host still waits for the supervisor to act on it
 
 
@@ -66,6 +67,11 @@ class NotSent(Exception):
     """The waiting sandbox had died before the call reached it: no user code ran."""
 
 
+# What a job prints must not steer a terminal (titles, clipboard, faked lines): control characters but
+# tab and newline are shown. Pipes and files get the bytes as they are.
+_SHOWN = {c: f"\\x{c:02x}" for c in (*range(32), 127, *range(128, 160)) if c not in (9, 10)}
+
+
 class Output:
     """stdout or stderr of one job: bounded, kept, and passed on as it comes."""
 
@@ -84,8 +90,11 @@ class Output:
         self.kept += part
         self.dropped += len(data) - len(part)
         if self._stream is not None and part:
+            text = part.decode("utf-8", "backslashreplace")
+            if self._stream.isatty():
+                text = text.translate(_SHOWN)
             with contextlib.suppress(OSError, ValueError):
-                self._stream.write(part.decode("utf-8", "backslashreplace"))
+                self._stream.write(text)
         return not self.dropped
 
 
@@ -262,6 +271,9 @@ class Exchange:
         """Handle one frame; True if it is the last."""
         reply = self.reply
         if kind == Frame.IMPORT and memfd < 0 and self.stream is not None:
+            if reply.served >= MAX_IMPORTS:
+                reply.is_malformed = f"more than {MAX_IMPORTS} module requests"
+                return True
             self._start()  # a job that asks and does not read must not hold us beyond its deadline
             blob, buffers = self.stream.module_reply(body.decode("utf-8", "replace"))
             views = [memoryview(b).cast("B") for b in buffers]
@@ -271,7 +283,10 @@ class Exchange:
             except OSError as e:
                 if is_gone(e):
                     return True  # it died meanwhile: the supervisor's record says why
-                raise
+                if e.errno != errno.EAGAIN:
+                    raise
+                reply.is_malformed = "module requests whose answers it does not read"
+                return True
             if arena is not None:
                 arena.close()
             reply.served += 1
@@ -298,6 +313,9 @@ class Exchange:
                 os.close(memfd)
             reply.body = body
             # FAILED and EXITED are words of the reaper: a function's job cannot use them.
+            if kind == Frame.TOO_BIG and body in (b"result", b"buffers", b"file_size"):
+                reply.over = body.decode()
+                return True
             if kind not in ((Frame.SIGNAL,) if self.stream is not None else _REAPER):
                 reply.is_malformed = f"frame of kind {kind}"
         return True

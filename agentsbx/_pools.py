@@ -203,8 +203,7 @@ class Pools:
             )  # fmt: skip
             uid_index = 0
             if self.caps.is_root:
-                self._next_uid = self._next_uid % (self.caps.n_uids - 1) + 1
-                uid_index = self._next_uid
+                uid_index = self._free_uid()
             try:
                 made = self.sup.pool(template_id, job, n_waiting, uid_index)
             except FileNotFoundError as e:
@@ -248,6 +247,19 @@ class Pools:
         with self._lock:
             for key in [k for k in self._pools if isinstance(k, tuple) and k[0] is owner]:
                 self.drop(key)
+
+    def _free_uid(self) -> int:
+        """The next id that no pool has: two tenants with one uid would share kernel quotas."""
+        used = {pool.uid_index for pool in self._pools.values()}
+        while True:
+            self._next_uid = self._next_uid % (self.caps.n_uids - 1) + 1
+            if self._next_uid not in used:
+                return self._next_uid
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies, take no lock."""
+        for pool in self._pools.values():
+            pool.abandon()
 
     def close(self) -> None:
         """Close every queue (the processes end with the supervisor)."""

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import Pool, PoolGone, SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
-from agentsbx.policy import Policy
+from agentsbx.policy import Limits, Policy
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
@@ -66,13 +67,26 @@ class CallSite:
         self.annotation = _return_annotation(fn)
         self.raw_policy = msgspec.msgpack.encode(policy)
         self.has_warned = False
+        _sites.add(self)
         self.prepared = Prepared()
         self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
         lim = policy.limits
-        self.codec_limits = CodecLimits(
-            body_bytes=lim.result if lim.result >= 0 else 2**31,
-            buffer_bytes=lim.buffers if lim.buffers >= 0 else 2**40,
-        )
+        # A `result=` below its default bounds all that comes back, big buffers too.
+        buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
+        self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+
+
+_sites: weakref.WeakSet[CallSite] = weakref.WeakSet()
+
+
+def _reset_sites() -> None:
+    """In a forked child: a thread that is not here may have held the lock of a site."""
+    for site in list(_sites):
+        site.lock = threading.RLock()
+        site.prepared = Prepared()
+
+
+_engine.on_fork.append(_reset_sites)
 
 
 class Place:
@@ -93,7 +107,6 @@ class Prepared:
     """
 
     def __init__(self) -> None:
-        self.owner_pid = os.getpid()
         self.snapshot: Any = None
         self.snapshot_fn: Any = None
         self.version = 0
@@ -135,14 +148,13 @@ def _setup(site: CallSite) -> _header.Setup:
     return _header.Setup(
         _engine.job_env(site.policy), list(sys.argv), getattr(main, "__file__", None), [],
         os.cpu_count() or 1, site.raw_policy,
+        site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
     )  # fmt: skip
 
 
 def _prepare(site: CallSite) -> Prepared:
     """Present snapshot and set-up of a site; a new version where anything changed."""
     p = site.prepared
-    if p.owner_pid != os.getpid():
-        p = site.prepared = Prepared()
     fresh = p.snapshot is None or not p.snapshot.is_current() or p.snapshot_fn is not site.fn
     if fresh:
         p.snapshot = _ship.take_snapshot(
@@ -260,6 +272,7 @@ def _invoke(
     detail: bool,
 ) -> Result:
     reply = Reply(*_outputs(site))
+    error: SandboxUnavailable | None = None
     for _ in range(ATTEMPTS):
         with site.lock:
             p = _prepare(site)
@@ -272,6 +285,7 @@ def _invoke(
                 box = _engine.take(rt, pool, version)
             except PoolGone as gone:
                 _forget(rt, p, gone)
+                error = gone.error
                 continue
         watch = Watch(grants) if site.policy.write else None
         exchange = Exchange(
@@ -295,7 +309,7 @@ def _invoke(
         except NotSent:  # the waiting sandbox had died: nothing ran yet
             continue
         return _result(site, snapshot, pool, reply, record, args, kwargs, watch, detail)
-    raise SandboxUnavailable(
+    raise error or SandboxUnavailable(
         "sandboxes die or change before they are used", missing=["job"],
         hint="is the machine out of memory, or are the granted files changing all the time?",
     )  # fmt: skip
@@ -342,6 +356,8 @@ def _result(
         has_answer = True
     else:
         has_answer = False
+    if reply.over == "buffers" and site.codec_limits.buffer_bytes < site.policy.limits.buffers:
+        reply.over = "result"
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
     table = limit_table(site.policy.limits, pool.job.enforced, usage)
     violations = _outcome.denied_syscalls(record) if record is not None else []

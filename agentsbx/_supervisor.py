@@ -42,6 +42,8 @@ from agentsbx.errors import AgentsbxError, ErrRecord, SandboxUnavailable, Stage,
 LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "agentsbx-launcher")
 START_TIMEOUT_MS = 20_000
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_WORN_OUT = (errno.ENOSPC, errno.ENOTDIR, errno.EISDIR)
+MAX_SPARE = 32
 _SOCKETS_HIGH = 10  # child ends live here until they are put on 3, 4, 5
 
 
@@ -75,23 +77,81 @@ class PoolGone(AgentsbxError):
     With `template_id`: its zygote is dead too.
     """
 
-    def __init__(self, message: str, *, template_id: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        template_id: int | None = None,
+        error: SandboxUnavailable | None = None,
+    ) -> None:
         super().__init__(message)
         self.template_id = template_id
+        self.error = error  # what to raise when a new template does not help
+
+
+class SharedFd:
+    """A descriptor that several threads use: its number is freed only when nobody uses it.
+
+    A number that is closed under a thread which waits on it names another file the next moment.
+    """
+
+    __slots__ = ("_closing", "_fd", "_users", "lock")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._users = 0
+        self._closing = False
+        self.lock = threading.Lock()
+
+    def hold(self) -> int:
+        """The descriptor, kept open until `release`; -1 when it is closed already."""
+        with self.lock:
+            if self._closing:
+                return -1
+            self._users += 1
+            return self._fd
+
+    def release(self) -> None:
+        """The counterpart of a `hold` that gave a descriptor."""
+        with self.lock:
+            self._users -= 1
+            last = self._closing and not self._users
+        if last:
+            _core.close_all(self._fd)
+
+    def close(self) -> None:
+        """Close it, now or when the last user is done."""
+        with self.lock:
+            idle = not self._closing and not self._users
+            self._closing = True
+        if idle:
+            _core.close_all(self._fd)
+
+    def abandon(self) -> None:
+        """In a forked child: close our copy; the locks belong to threads that are not here."""
+        if not self._closing:
+            self._closing = True
+            _core.close_all(self._fd)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was given up."""
+        return self._closing
 
 
 class Pool:
     """A queue of waiting single-use sandboxes: the kernel's own socket queue is the pool."""
 
-    def __init__(self, pool_id: int, sock: int, job: Job, template_id: int) -> None:
+    def __init__(
+        self, pool_id: int, sock: int, job: Job, template_id: int, uid_index: int
+    ) -> None:
         self.id = pool_id
-        self.sock = sock
+        self.sock = SharedFd(sock)
         self.job = job
         self.template_id = template_id
+        self.uid_index = uid_index
         self.version = 0
         self._policy_id: str | None = None
-        self._n_takers = 0
-        self._is_closed = False
         self.lock = threading.Lock()
         self.spare: list[Box] = []  # taken from the queue by `wait_ready`
 
@@ -101,44 +161,24 @@ class Pool:
             self._policy_id = sha256(self.job.plan).hexdigest()
         return self._policy_id
 
-    def hold(self) -> bool:
-        """Keep the socket open while this thread waits on it; False when it is closed already."""
-        with self.lock:
-            self._n_takers += not self._is_closed
-            return not self._is_closed
-
-    def release(self) -> None:
-        """The counterpart of `hold`; the last one closes what was given up meanwhile."""
-        with self.lock:
-            self._n_takers -= 1
-            last = self._is_closed and self._n_takers == 0
-        if last:
-            self._close_socket()
-
     def close(self) -> None:
-        """Give up the queue; sandboxes in it see their channel close and end.
-
-        The number of the socket is freed only when no thread waits on it any more.
-        """
+        """Give up the queue; sandboxes in it see their channel close and end."""
+        self.sock.close()
         with self.lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
             spare, self.spare = self.spare, []
-            idle = self._n_takers == 0
         for box in spare:
             box.close()
-        if idle:
-            self._close_socket()
 
-    def _close_socket(self) -> None:
-        _core.close_all(self.sock)
-        self.sock = -1
+    def abandon(self) -> None:
+        """In a forked child: close our copies, take no lock."""
+        self.sock.abandon()
+        for box in self.spare:
+            box.close()
 
     @property
     def is_closed(self) -> bool:
         """Whether it was given up."""
-        return self._is_closed
+        return self.sock.is_closed
 
 
 class Box:
@@ -172,7 +212,7 @@ class Supervisor:
         self._broker_lock = threading.Lock()
         self.owner = os.getpid()
         self.pid = -1
-        self.control, self.broker = -1, -1
+        self.control, self.broker = SharedFd(-1), SharedFd(-1)
         self.hello = self._start()
 
     # -- life ----------------------------------------------------------------------------------
@@ -187,10 +227,12 @@ class Supervisor:
         host = -1
         ends: list[int] = []
         try:
-            self.control, control_end = _core.socketpair()
-            ends.append(control_end)
-            self.broker, broker_end = _core.socketpair()
-            ends.append(broker_end)
+            mine, theirs = _core.socketpair()
+            self.control = SharedFd(mine)
+            ends.append(theirs)
+            mine, theirs = _core.socketpair()
+            self.broker = SharedFd(mine)
+            ends.append(theirs)
             host = os.pidfd_open(os.getpid())
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH) for fd in (*ends, host)]
             ends += high
@@ -207,7 +249,11 @@ class Supervisor:
             for fd in (*ends, host):
                 if fd >= 0:
                     os.close(fd)
-        got = _core.recv(self.control, HELLO.size, 0, START_TIMEOUT_MS)
+        control = self.control.hold()
+        try:
+            got = _core.recv(control, HELLO.size, 0, START_TIMEOUT_MS)
+        finally:
+            self.control.release()
         if not got or len(got[0]) != HELLO.size:
             self.close()
             raise SandboxUnavailable(
@@ -222,43 +268,51 @@ class Supervisor:
 
     def close(self) -> None:
         """End it: everything in its pid namespace dies with it."""
-        if self.owner == os.getpid() and self.control >= 0:
-            with contextlib.suppress(OSError):
-                _core.send(self.control, ID.pack(Msg.STOP, 0, 0))
-        for fd in (self.control, self.broker):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        self.control = self.broker = -1
-        if self.owner == os.getpid() and self.pid > 0:
+        with contextlib.suppress(SupervisorGone):
+            self._send(ID.pack(Msg.STOP, 0, 0))
+        self.control.close()
+        self.broker.close()
+        if self.pid > 0:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
             self.pid = -1
 
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's."""
+        self.control.abandon()
+        self.broker.abandon()
+
     # -- requests ------------------------------------------------------------------------------
 
     def _send(self, message: bytes, fds: tuple[int, ...] = ()) -> None:
+        control = self.control.hold()
+        if control < 0:
+            raise SupervisorGone("the supervisor is gone")
         try:
-            _core.send(self.control, message, fds)
+            _core.send(control, message, fds)
         except OSError as e:
             raise SupervisorGone("the supervisor is gone", errno=e.errno) from None
+        finally:
+            self.control.release()
 
-    def _ask(self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1) -> bytes:
+    def _ask(
+        self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1
+    ) -> bytes | None:
+        """The answer on a reply socket of its own; None when the time is over."""
         mine, theirs = _core.socketpair()
         try:
             try:
                 self._send(message, (*fds, theirs))
             finally:
                 os.close(theirs)
-            while True:
-                got = _core.recv(mine, size, 0, timeout_ms)
-                if got is not None or timeout_ms >= 0:
-                    break
+            got = _core.recv(mine, size, 0, timeout_ms)
         finally:
             os.close(mine)
-        if not got or not got[0]:
+        if got is None:
+            return None
+        if not got[0]:
             raise SupervisorGone("the supervisor closed without an answer")
-        return bytes(got[0])
+        return got[0]
 
     def mount(self, spec: MountSpec, to_uid: int) -> int:
         """A detached mount of what `spec` names: a descriptor.
@@ -281,11 +335,16 @@ class Supervisor:
             0,
         )
         with self._broker_lock:
+            broker = self.broker.hold()
+            if broker < 0:
+                raise SupervisorGone("the broker is gone")
             try:
-                _core.send(self.broker, msg + raw)
-                got = _core.recv(self.broker, REPLY.size, 1)
+                _core.send(broker, msg + raw)
+                got = _core.recv(broker, REPLY.size, 1)
             except OSError as e:
                 raise SupervisorGone("the broker is gone", errno=e.errno) from None
+            finally:
+                self.broker.release()
         if not got or len(got[0]) != REPLY.size:
             raise SupervisorGone("the broker closed without an answer")
         err = ErrRecord.unpack(REPLY.unpack(got[0])[3])
@@ -347,10 +406,12 @@ class Supervisor:
         finally:
             for fd in fds:
                 os.close(fd)
-        return Pool(pool_id, mine, job, template_id)
+        return Pool(pool_id, mine, job, template_id, uid_index)
 
     @staticmethod
-    def _answer(raw: bytes, places: tuple[str, ...]) -> None:
+    def _answer(raw: bytes | None, places: tuple[str, ...]) -> None:
+        if raw is None or len(raw) != REPLY.size:
+            raise SupervisorGone("the supervisor gave no answer")
         err = ErrRecord.unpack(REPLY.unpack(raw)[3])
         if err.stage:
             place = places[err.op] if err.op < len(places) and err.stage > 8 else None
@@ -371,15 +432,16 @@ class Supervisor:
             with pool.lock:
                 if pool.spare:
                     return pool.spare.pop()
-        if not pool.hold():
+        sock = pool.sock.hold()
+        if sock < 0:
             raise PoolGone("the pool was dropped")
         try:
-            got = _core.recv(pool.sock, PUB.size, 3, 0)
+            got = _core.recv(sock, PUB.size, 3, 0)
             if got is None:
                 self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
-                got = _core.recv(pool.sock, PUB.size, 3, timeout_ms)
+                got = _core.recv(sock, PUB.size, 3, timeout_ms)
         finally:
-            pool.release()
+            pool.sock.release()
         if got is None:
             raise SandboxUnavailable(
                 f"no sandbox became ready within {timeout_ms // 1000} s", missing=["job"],
@@ -395,11 +457,17 @@ class Supervisor:
         if record.stage == Stage.FORK and record.errno == errno.ECHILD:
             raise PoolGone("the zygote died", template_id=pool.template_id)
         places = pool.job.places
-        raise unavailable(record, object=places[record.op] if record.op < len(places) else None)
+        error = unavailable(record, object=places[record.op] if record.op < len(places) else None)
+        if record.stage in (Stage.ROOT, Stage.MOUNT) and record.errno in _WORN_OUT:
+            # Mount points that other pools left in the template's root: a new one has none.
+            raise PoolGone("the template is worn out", template_id=pool.template_id, error=error)
+        raise error
 
     def wait_ready(self, pool: Pool, n: int, timeout_ms: int) -> None:
-        """Wait until `n` sandboxes wait: they are taken and handed back."""
-        boxes = [self.take(pool, timeout_ms) for _ in range(n)]
+        """Ask for `n` waiting sandboxes, and wait for the first of them (at most `MAX_SPARE`)."""
+        if n > 1:
+            self._send(GROW.pack(Msg.GROW, 0, pool.id, n - 1, 0))
+        boxes = [self.take(pool, timeout_ms) for _ in range(min(n, MAX_SPARE))]
         with pool.lock:
             pool.spare += boxes
 
@@ -411,13 +479,17 @@ class Supervisor:
         """Kill the whole tree of a job."""
         self._send(KILL.pack(Msg.KILL, 0, job_id, cause, 0))
 
-    def wait(self, job_id: int, timeout_ms: int = -1) -> ExitRecord:
+    def wait(self, job_id: int) -> ExitRecord:
         """How the job ended; blocks until it has."""
+        return self.wait_for(job_id, -1) or ExitRecord.lost(job_id)
+
+    def wait_for(self, job_id: int, timeout_ms: int) -> ExitRecord | None:
+        """The same, None when it has not ended within the time."""
         try:
             raw = self._ask(ID.pack(Msg.WAIT, 0, job_id), (), EXIT_SIZE, timeout_ms)
         except SupervisorGone:
             return ExitRecord.lost(job_id)
-        return ExitRecord.unpack(raw)
+        return None if raw is None else ExitRecord.unpack(raw)
 
     def drop_pool(self, pool: Pool) -> None:
         """Kill its waiting sandboxes and forget it."""

@@ -54,6 +54,7 @@ class Frame(enum.IntEnum):
     SIGNAL = 20
     EXITED = 21
     PART = 22
+    TOO_BIG = 23
 
 
 class Event(enum.IntEnum):

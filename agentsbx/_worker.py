@@ -83,7 +83,7 @@ def _apply(setup: _header.Setup) -> None:
         main.__dict__.pop("__file__", None)
     else:
         main.__file__ = setup.main_file
-    _injob.enter(setup.policy, setup.hidden_env)
+    _injob.enter(setup.policy, setup.hidden_env, setup.body_bytes, setup.buffer_bytes)
 
 
 def _reseed(seed: int | None) -> None:
@@ -153,10 +153,21 @@ def _answer(value: Any) -> None:
     try:
         body, buffers = encode(value, limits=_injob.limits)
     except Exception as e:
-        _fail(e)
+        # A limit is the host's to report: a job cannot raise one of its errors (semantics 3.3).
+        which = getattr(e, "limit", None)
+        if which in ("result", "buffers"):
+            _flush()
+            _core.send_frame(CHANNEL, Frame.TOO_BIG, which.encode())
+        else:
+            _fail(e)
         return
     _flush()
-    _send(Frame.RESULT, body, buffers)
+    try:
+        _send(Frame.RESULT, body, buffers)
+    except OSError as e:
+        if e.errno != errno.EFBIG:  # RLIMIT_FSIZE bounds the memfd too
+            raise
+        _core.send_frame(CHANNEL, Frame.TOO_BIG, b"file_size")
 
 
 def _fail(exc: BaseException) -> None:
@@ -229,7 +240,7 @@ def prepare(rehearsal: bytes) -> _Job:
     those pages anew. `rehearsal` is the pickle of a function of ours (`_preload.rehearsal`);
     nothing of it stays.
     """
-    setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"")
+    setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"", 1 << 20, 1 << 20)
     body = _header.encode(_header.SnapshotHead(setup, rehearsal, []))
     raw = len(body).to_bytes(8, "little") + body
     finders, modules = sys.meta_path[:], set(sys.modules)

@@ -261,6 +261,7 @@ class SerializationError(AgentsbxError, TypeError):
     """Something cannot cross into the sandbox; `where` names it (`global 'client'.pool._lock`)."""
 
     where: str | None = None
+    limit: str | None = None  # in a job: the limit that a result would break
 
     def __init__(
         self,

@@ -50,9 +50,9 @@ def _serve_fork() -> None:
 def _serve_zygote() -> None:
     import gc
 
-    from agentsbx import _worker
+    from agentsbx import _preload, _worker
 
-    _worker.warm_up()
+    _worker.prepare(_preload.rehearsal())
     gc.collect()
     gc.freeze()
     while os.read(0, 1):

@@ -38,6 +38,8 @@ enum sbx_frame_kind {
     SBX_FRAME_PART,   /* next bytes of what would lie in the memfd of a RESULT or ERROR,
                          where it cannot be sent (ETOOMANYREFS); that frame then holds
                          u64 n_body */
+    SBX_FRAME_TOO_BIG, /* body: "result" or "buffers", the limit that the answer would
+                          break */
 };
 
 struct sbx_frame {

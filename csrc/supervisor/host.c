@@ -64,12 +64,13 @@ static void snapshot(struct sbx_sup *s, const struct sbx_snapshot *m, int *fds,
 
 static void grow(struct sbx_sup *s, const struct sbx_grow *m)
 {
-    struct sbx_plc *p = sbx_pool_find(s, m->pool_id);
+        struct sbx_plc *p = sbx_pool_find(s, m->pool_id);
+    uint32_t n;
 
     if (!p)
         return;
-    p->n_extra =
-        p->n_extra + m->count < SBX_MAX_JOBS ? p->n_extra + m->count : SBX_MAX_JOBS;
+    n = sbx_pool_serve(s, p, m->count < SBX_MAX_JOBS ? m->count : SBX_MAX_JOBS);
+    p->n_extra = p->n_extra + n < SBX_MAX_JOBS ? p->n_extra + n : SBX_MAX_JOBS;
     p->is_paused = 0;
     p->n_early_deaths = 0;
     sbx_pool_refill(s, p->tmpl);

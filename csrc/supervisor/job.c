@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #include "../base/io.h"
@@ -99,6 +100,7 @@ static void fail_setup(struct sbx_sup *s, struct sbx_jb *j, const struct sbx_err
 
 static int make_fds(struct sbx_jb *j, int theirs[3], struct sbx_err *e)
 {
+    const struct timeval patience = {.tv_sec = 5};
     int pair[2], out[2], err[2], size = CHANNEL_BYTES;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
@@ -106,6 +108,8 @@ static int make_fds(struct sbx_jb *j, int theirs[3], struct sbx_err *e)
     j->channel_fd = pair[0];
     theirs[0] = pair[1];
     setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    /* A job that does not read must not hold a host thread in send for ever. */
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     if (pipe2(out, O_CLOEXEC))
         return sbx_fail(e, SBX_STAGE_FORK, 0, errno);

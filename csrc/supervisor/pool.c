@@ -140,6 +140,20 @@ uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
     return next;
 }
 
+/* Descriptors in unread messages count against every process of this user (unix(7),
+ * ETOOMANYREFS): beyond this many sandboxes a pool keeps its own here until a call asks
+ * for one (GROW). */
+enum { MAX_UNREAD = 20 };
+
+static unsigned n_unread(const struct sbx_sup *s)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < s->max_job; i++)
+        n += s->jobs[i].state == JOB_WAITING && s->jobs[i].is_published;
+    return n;
+}
+
 void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
                       const struct sbx_err *e)
 {
@@ -149,6 +163,13 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
                         .version = j->version,
                         .err = *e};
     int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
+
+    if (!e->stage && !p->n_owed && n_unread(s) >= MAX_UNREAD) {
+        p->n_unpublished++;
+        return;
+    }
+    if (!e->stage && p->n_owed)
+        p->n_owed--;
     int r = p->state == POOL_DROPPED ? -EPIPE
                                      : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds,
                                                 e->stage ? 0 : 3, MSG_DONTWAIT);
@@ -169,6 +190,23 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
     sbx_close(&j->err_fd);
     if (r)
         sbx_job_kill(j, SBX_CAUSE_CANCELLED);
+}
+
+uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
+{
+    struct sbx_err none = {0};
+
+    p->n_owed += n;
+    for (unsigned i = 0; i < s->max_job && n && p->n_unpublished; i++) {
+        struct sbx_jb *j = &s->jobs[i];
+        if (j->state == JOB_WAITING && j->pool == p && !j->is_published &&
+            !j->is_killed) {
+            p->n_unpublished--;
+            n--;
+            sbx_pool_publish(s, p, j, &none);
+        }
+    }
+    return n;
 }
 
 static void publish_rest(struct sbx_sup *s, struct sbx_plc *p)

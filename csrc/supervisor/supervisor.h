@@ -71,7 +71,8 @@ struct sbx_plc {
     uint64_t refill_ns; /* no refill before: the call that just started goes first */
     uint32_t n_jobs;    /* of any state: a dropped pool is freed with its last one */
     uint32_t n_waiting; /* forking or waiting */
-    uint32_t n_unpublished; /* complete, but the pool socket's queue was full */
+    uint32_t n_unpublished; /* complete, kept here (see sbx_pool_publish) */
+    uint32_t n_owed;        /* asked for by GROW, not published yet */
     /* sandboxes that died before any START, since the last START */
     uint32_t n_early_deaths;
     int is_paused; /* sandboxes fail: no refill until the host acts */
@@ -170,6 +171,9 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t);
 /* A job of the pool was started: one fewer waits. */
 void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p);
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns);
+/* A call waits: hand out up to `n` complete sandboxes that are kept here, and remember
+ * the rest as owed. Returns how many must still be forked. */
+uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n);
 /* Tell the host about a complete (or failed: e) sandbox. */
 void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
                       const struct sbx_err *e);
