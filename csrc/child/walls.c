@@ -28,10 +28,14 @@ static int add_rule(const struct sbx_setup *s, int ruleset, const struct sbx_op 
     struct landlock_path_beneath_attr rule = {.allowed_access =
                                                   op->a & s->plan->landlock_fs};
     struct stat st;
-    SBX_FD int fd = open(sbx_plan_str(s->plan, op->path), O_PATH | O_CLOEXEC);
+    /* As the mounts were placed: a link that a sibling puts into a shared grant leads
+     * nowhere. */
+    SBX_FD int fd =
+        sbx_openat2(AT_FDCWD, sbx_plan_str(s->plan, op->path), O_PATH | O_CLOEXEC, 0,
+                    RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 
     if (fd < 0)
-        return errno == ENOENT && (op->flags & SBX_F_OPTIONAL) ? 0 : -errno;
+        return fd == -ENOENT && (op->flags & SBX_F_OPTIONAL) ? 0 : fd;
     if (fstat(fd, &st) < 0)
         return -errno;
     if (!S_ISDIR(st.st_mode))
