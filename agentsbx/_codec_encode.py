@@ -98,9 +98,7 @@ def encode_table(
             return encoder.finish(root), encoder.buffers
         except Refused as refused:
             where = what + "".join(reversed(refused.steps))
-            error = SerializationError(
-                f"{where}: {refused.reason}", where=where, hint=refused.hint
-            )
+            error = SerializationError(f"{where}: {refused.reason}", where=where, hint=refused.hint)
             error.limit = refused.limit
             raise error from None
         except (OverflowError, UnicodeEncodeError):

@@ -129,9 +129,7 @@ class Tag(IntEnum):
 class Refused(Exception):
     """The encoder met something that cannot leave; `steps` is the way to it, innermost first."""
 
-    def __init__(
-        self, reason: str, hint: str | None = None, *, limit: str | None = None
-    ) -> None:
+    def __init__(self, reason: str, hint: str | None = None, *, limit: str | None = None) -> None:
         super().__init__(reason)
         self.limit = limit  # keyword of the limit that would be broken
         self.reason = reason

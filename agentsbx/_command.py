@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentsbx import _core, _engine, _exits, _transfer
+from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
 from agentsbx._job import Cancel, Exchange, Output, Reply, is_gone
 from agentsbx._preload import Wanted
 from agentsbx._protect import Watch, planted_error
-from agentsbx._supervisor import Box, Pool, PoolGone, SupervisorGone
+from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable, Stage
 from agentsbx.policy import Policy

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 
 from agentsbx import _arena, _compile, _host
+from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange
 from agentsbx._pools import Pools
-from agentsbx._supervisor import Box, Pool, PoolGone, Supervisor, SupervisorGone
+from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
 
@@ -181,10 +182,10 @@ def converse(
         if cancel is not None:
             cancel.arm(None)
         with contextlib.suppress(SupervisorGone):
-            if detail or reply.kind not in (Frame.RESULT, Frame.ERROR):
-                # It ends by itself, and how is worth knowing; what is left after that is killed.
-                if rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
-                    job_id = 0
+            # It ends by itself, and how is worth knowing; what is left after that is killed.
+            is_asked = detail or reply.kind not in (Frame.RESULT, Frame.ERROR)
+            if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
+                job_id = 0
             if job_id:
                 rt.sup.kill(job_id, Cause.CANCELLED)
         if arena is not None:

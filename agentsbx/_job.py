@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
 from agentsbx import _arena, _core, _header, _transfer
-from agentsbx._supervisor import Box, Supervisor
+from agentsbx._boxes import Box
+from agentsbx._supervisor import Supervisor
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
 # A call that answers within this time never tells the supervisor that it started: one wake-up less.
@@ -67,8 +68,8 @@ class NotSent(Exception):
     """The waiting sandbox had died before the call reached it: no user code ran."""
 
 
-# What a job prints must not steer a terminal (titles, clipboard, faked lines): control characters but
-# tab and newline are shown. Pipes and files get the bytes as they are.
+# What a job prints must not steer a terminal (titles, clipboard, faked lines): control characters
+# but tab and newline are shown. Pipes and files get the bytes as they are.
 _SHOWN = {c: f"\\x{c:02x}" for c in (*range(32), 127, *range(128, 160)) if c not in (9, 10)}
 
 

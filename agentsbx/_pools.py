@@ -15,8 +15,9 @@ from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentsbx import _compile, _host, _zygote
+from agentsbx._boxes import Pool
 from agentsbx._preload import Wanted, rehearsal
-from agentsbx._supervisor import Pool, Supervisor, SupervisorGone
+from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx.errors import PolicyError, SandboxUnavailable
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentsbx import _engine, _exits, _header, _host, _nested, _outcome, _ship, _transfer
+from agentsbx._boxes import Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
@@ -25,7 +26,7 @@ from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_stre
 from agentsbx._pools import N_WAITING, is_same
 from agentsbx._preload import Wanted, wanted
 from agentsbx._protect import Watch, planted_error
-from agentsbx._supervisor import Pool, PoolGone, SupervisorGone
+from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
 from agentsbx.policy import Limits, Policy

@@ -64,7 +64,7 @@ static void snapshot(struct sbx_sup *s, const struct sbx_snapshot *m, int *fds,
 
 static void grow(struct sbx_sup *s, const struct sbx_grow *m)
 {
-        struct sbx_plc *p = sbx_pool_find(s, m->pool_id);
+    struct sbx_plc *p = sbx_pool_find(s, m->pool_id);
     uint32_t n;
 
     if (!p)
