@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = 65536 };
 
@@ -139,6 +140,18 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     return both;
 }
 
+/* SO_SNDTIMEO of the channel (the host's end has one), -1 = none. */
+static int send_patience_ms(int chan)
+{
+    struct timeval t = {0};
+    socklen_t n = sizeof t;
+
+    if (getsockopt(chan, SOL_SOCKET, SO_SNDTIMEO, &t, &n) < 0 ||
+        (!t.tv_sec && !t.tv_usec))
+        return -1;
+    return (int)(t.tv_sec * 1000 + t.tv_usec / 1000);
+}
+
 PyDoc_STRVAR(send_frame_doc, "send_frame(channel, kind: int, body: bytes, fds: "
                              "tuple[int, ...] = (), n_body: int = 0,\n"
                              "n_memfd: int = 0) -> None\n\nSend one frame. n_memfd != "
@@ -170,8 +183,10 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
         struct pollfd pfd = {chan, POLLOUT, 0};
         r = sbx_send(chan, &head, sizeof head, buf.buf, (size_t)buf.len, fds,
                      (unsigned)n, MSG_DONTWAIT);
-        if (r == -EAGAIN)
-            r = poll(&pfd, 1, -1) < 0 ? -errno : -EINTR;
+        if (r == -EAGAIN) {
+            int ready = poll(&pfd, 1, send_patience_ms(chan));
+            r = ready < 0 ? -errno : ready ? -EINTR : -EAGAIN;
+        }
         Py_END_ALLOW_THREADS
     } while (r == -EINTR && PyErr_CheckSignals() == 0);
     PyBuffer_Release(&buf);

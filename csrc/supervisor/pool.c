@@ -164,12 +164,8 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
                         .err = *e};
     int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
 
-    if (!e->stage && !p->n_owed && n_unread(s) >= MAX_UNREAD) {
-        p->n_unpublished++;
+    if (!e->stage && !p->n_owed && n_unread(s) >= MAX_UNREAD)
         return;
-    }
-    if (!e->stage && p->n_owed)
-        p->n_owed--;
     int r = p->state == POOL_DROPPED ? -EPIPE
                                      : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds,
                                                 e->stage ? 0 : 3, MSG_DONTWAIT);
@@ -180,10 +176,11 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
         return;
     }
     if (r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS) {
-        p->n_unpublished++;
         sbx_loop_rewatch(s, p->sock, EPOLLRDHUP | EPOLLOUT, EV_POOL, p->serial);
         return;
     }
+    if (p->n_owed)
+        p->n_owed--;
     j->is_published = 1;
     sbx_close(&j->channel_fd);
     sbx_close(&j->out_fd);
@@ -197,13 +194,14 @@ uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
     struct sbx_err none = {0};
 
     p->n_owed += n;
-    for (unsigned i = 0; i < s->max_job && n && p->n_unpublished; i++) {
+    for (unsigned i = 0; i < s->max_job && n; i++) {
         struct sbx_jb *j = &s->jobs[i];
         if (j->state == JOB_WAITING && j->pool == p && !j->is_published &&
             !j->is_killed) {
-            p->n_unpublished--;
             n--;
             sbx_pool_publish(s, p, j, &none);
+            if (!j->is_published)
+                break; /* the queue is full: EPOLLOUT goes on */
         }
     }
     return n;
@@ -214,12 +212,13 @@ static void publish_rest(struct sbx_sup *s, struct sbx_plc *p)
     struct sbx_err none = {0};
 
     sbx_loop_rewatch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
-    p->n_unpublished = 0;
-    for (unsigned i = 0; i < s->max_job && !p->n_unpublished; i++) {
+    for (unsigned i = 0; i < s->max_job; i++) {
         struct sbx_jb *j = &s->jobs[i];
-        if (j->state == JOB_WAITING && j->pool == p && !j->is_published &&
-            !j->is_killed)
-            sbx_pool_publish(s, p, j, &none);
+        if (j->state != JOB_WAITING || j->pool != p || j->is_published || j->is_killed)
+            continue;
+        sbx_pool_publish(s, p, j, &none);
+        if (!j->is_published)
+            return;
     }
 }
 
