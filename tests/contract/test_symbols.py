@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -88,3 +90,17 @@ def test_extension_exports_only_its_init_function() -> None:
     assert {n for n in names if not n.startswith(("__gcov", "__asan", "__odr_asan"))} == {
         "PyInit__core"
     }
+
+
+def test_stubs_have_the_functions_and_parameters_of_the_extension() -> None:
+    core = pytest.importorskip("agentsbx._core", reason="machine lacks: a build in place")
+    stub = ast.parse((PACKAGE / "_core.pyi").read_text())
+    stubbed = {node.name: node.args for node in stub.body if isinstance(node, ast.FunctionDef)}
+    assert set(stubbed) == {name for name in vars(core) if not name.startswith("__")}
+    for name, args in stubbed.items():
+        names = [a.arg for a in (*args.posonlyargs, *args.args)]
+        names += [f"*{args.vararg.arg}"] if args.vararg is not None else []
+        signature = re.match(r"\w+\((.*?)\)\s*->", getattr(core, name).__doc__, re.DOTALL)
+        assert signature is not None, name
+        words = re.sub(r"\[.*?\]|\(\)", "", signature[1]).split(",")
+        assert [w.split(":")[0].strip() for w in words if w.strip()] == names, name
