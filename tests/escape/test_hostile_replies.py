@@ -258,7 +258,9 @@ def test_a_forged_reply_is_refused(how: str, attacker: Any, scratch: Path) -> No
     if how == "closed standard output":
         assert result.value == "fine"
     elif how not in ("result and goes on", "two results"):
-        assert isinstance(result.error, agentsbx.AgentsbxError), result
+        # An ordinary user may not make memory of huge pages: that error is the job's own.
+        refused = (agentsbx.AgentsbxError, OSError) if "huge" in how else agentsbx.AgentsbxError
+        assert isinstance(result.error, refused), result
         assert not isinstance(result.error, agentsbx.SandboxUnavailable), "forged words of ours"
         assert not isinstance(result.error, agentsbx.SandboxTimeout), result.error
     healthy = attacker.run("closed standard output", "")
