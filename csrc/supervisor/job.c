@@ -153,8 +153,8 @@ static int send_fork(struct sbx_jb *j, const int theirs[3], struct sbx_err *e)
     for (unsigned i = 0; i < m.n_cgroup_fds; i++)
         fds[n++] = j->slot->attach_fds[i];
     r = sbx_send(p->tmpl->sock, &m, sizeof m, NULL, 0, fds, n, MSG_DONTWAIT);
-    if (r)
-        return sbx_fail(e, SBX_STAGE_FORK, 0, r);
+    if (r) /* a zygote that just died is no other case than one that dies now */
+        return sbx_fail(e, SBX_STAGE_FORK, 0, r == -EPIPE ? ECHILD : r);
     sbx_template_forking(p->tmpl, j->id);
     return 0;
 }

@@ -36,15 +36,18 @@ void sbx_pool_open(struct sbx_sup *s, const struct sbx_pool *m, int *fds, int so
     for (unsigned i = 0; i < SBX_MAX_POOLS && !p; i++)
         if (s->pools[i].state == POOL_FREE)
             p = &s->pools[i];
-    if (!t || !p || sbx_pool_find(s, m->pool_id)) {
-        sbx_fail(&e, SBX_STAGE_PROTOCOL, 0, !t ? ESRCH : !p ? ENOSPC : EEXIST);
+    if (!t) {
+        /* The same words as when it dies a moment later: the host starts another. */
+        sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
+    } else if (!p || sbx_pool_find(s, m->pool_id)) {
+        sbx_fail(&e, SBX_STAGE_PROTOCOL, 0, !p ? ENOSPC : EEXIST);
     } else if (m->want_cgroup & ~s->l->cg.have) {
         sbx_fail(&e, SBX_STAGE_CGROUP, 0, ENOTSUP);
     } else if (m->uid_index >= s->l->n_uids) {
         sbx_fail(&e, SBX_STAGE_IDS, 0, EINVAL);
     } else if ((r = sbx_send(t->sock, m, sizeof *m, NULL, 0, fds, 1 + m->n_mounts,
                              MSG_DONTWAIT))) {
-        sbx_fail(&e, SBX_STAGE_PROTOCOL, 0, r);
+        sbx_fail(&e, SBX_STAGE_FORK, 0, r == -EPIPE ? ECHILD : r);
     }
     if (e.stage) {
         sbx_close(&sock);
