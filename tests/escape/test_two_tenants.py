@@ -36,6 +36,10 @@ CROSSES_UNCONFINED = (
 )
 
 
+# unix(7) and pipe(7): no user namespace has counters of its own for these. Named in the threat model.
+PER_HOST_UID = ("descriptors in flight", "pipe pages")
+
+
 @pytest.mark.parametrize("how", CROSSES_UNCONFINED)
 def test_plain_processes_reach_each_other(how: str, scratch: Path) -> None:
     scratch.chmod(0o777)
@@ -59,6 +63,8 @@ def test_plain_processes_reach_each_other(how: str, scratch: Path) -> None:
 
 @pytest.mark.parametrize("how", tenants.ATTACKS)
 def test_nothing_crosses_between_two_tenants(how: str, box: Any, scratch: Path) -> None:
+    if how in PER_HOST_UID and os.geteuid() != 0:
+        pytest.skip("machine lacks: a host uid for each job; the kernel counts this for the uid")
     stop = scratch / "stop"
     policy = {
         "read": [str(scratch)],
