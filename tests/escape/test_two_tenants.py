@@ -36,7 +36,7 @@ CROSSES_UNCONFINED = (
 )
 
 
-# unix(7) and pipe(7): no user namespace has counters of its own for these. Named in the threat model.
+# unix(7), pipe(7): a user namespace has no counters of its own for these (see the threat model).
 PER_HOST_UID = ("descriptors in flight", "pipe pages")
 
 
