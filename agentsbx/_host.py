@@ -128,10 +128,13 @@ class Found(msgspec.Struct, frozen=True):
 
 def look_up(path: str, *, follow: bool = True) -> Found:
     """Find `path` now. FileNotFoundError, or OSError(ELOOP) for a final link with follow=False."""
-    if not follow and stat.S_ISLNK(os.lstat(path).st_mode):
+    seen = None if follow else os.lstat(path)
+    if seen is not None and stat.S_ISLNK(seen.st_mode):
         raise OSError(40, "is a symbolic link (Grant(path, follow=True) accepts it)", path)
     real = os.path.realpath(path, strict=True)
     st = os.stat(real)
+    if seen is not None and (st.st_dev, st.st_ino) != (seen.st_dev, seen.st_ino):
+        raise OSError(116, "was replaced while it was looked up", path)
     return Found(
         path, real, st.st_dev, st.st_ino, st.st_uid, st.st_gid, not stat.S_ISDIR(st.st_mode)
     )

@@ -73,6 +73,19 @@ def _grant(grant: Grant, key: str) -> _host.Found:
         raise PolicyError(f"{key}={grant.path!r}: {e.strerror}", path=key) from None
 
 
+def _refuse_links(mounts: list[_compile.Mount]) -> None:
+    """A grant inside a write grant must be reached without links: an earlier job could have put one
+    there, and the next would be given what it points to."""
+    for m in mounts:
+        for w in mounts:
+            if w.is_write and not w.found.is_file and m.at.startswith(w.at.rstrip("/") + "/"):
+                if m.found.real != os.path.join(w.found.real, os.path.relpath(m.at, w.at)):
+                    raise PolicyError(
+                        f"{m.at!r} is reached through a symbolic link inside the write grant {w.at!r}",
+                        hint="a job may have made it: remove the link, or grant its target by name",
+                    )
+
+
 def is_same(mounts: tuple[_compile.Mount, ...]) -> bool:
     """Whether each name still stands for the object that was found: one stat(2) each."""
     try:
@@ -124,6 +137,7 @@ class Pools:
         ]
         written = {m.at for m in mounts if m.is_write}
         mounts = [m for m in mounts if m.is_write or m.at not in written]
+        _refuse_links(mounts)
         found = tuple(mounts + protected_mounts([m for m in mounts if m.is_write]))
         _compile.refuse_control_paths(found)
         return found

@@ -250,7 +250,7 @@ def invoke(
     user code. Without `detail` usage and limits of a call that went well are left out (what a plain
     call does not look at).
     """
-    for attempt in (1, 2):
+    for attempt in range(3):
         rt = _engine.current()
         try:
             return _invoke(rt, site, args, kwargs, cancel, detail)

@@ -261,7 +261,12 @@ class Supervisor:
                 int(job.poll_memory), job.memory, job.cpu_time_ns, job.cpu_quota_us, job.processes,
                 job.want_cgroup, 1,
             )  # fmt: skip
-            self._answer(self._ask(msg, (plan, *mounts, theirs), REPLY.size), job.places)
+            raw = self._ask(msg, (plan, *mounts, theirs), REPLY.size)
+            if raw is not None and len(raw) == REPLY.size:
+                err = ErrRecord.unpack(REPLY.unpack(raw)[3])
+                if err.stage == Stage.FORK and err.errno == errno.ECHILD:
+                    raise PoolGone("the zygote died", template_id=template_id)
+            self._answer(raw, job.places)
         except BaseException:
             os.close(mine)
             raise
@@ -284,7 +289,7 @@ class Supervisor:
         pool.version = version
         self._send(SNAPSHOT.pack(Msg.SNAPSHOT, 0, pool.id, version), (fd,) if fd >= 0 else ())
 
-    def take(self, pool: Pool, timeout_ms: int) -> Box:
+    def take(self, pool: Pool, timeout_ms: int, *, asked: bool = False) -> Box:
         """The next waiting sandbox; asks for one where none waits.
 
         `SandboxUnavailable` with the stage that failed, `PoolGone` when the pool was dropped or its
@@ -300,7 +305,8 @@ class Supervisor:
         try:
             got = _core.recv(sock, PUB.size, 3, 0)
             if got is None:
-                self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
+                if not asked:
+                    self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
                 got = _core.recv(sock, PUB.size, 3, timeout_ms)
         finally:
             pool.sock.release()
@@ -327,9 +333,8 @@ class Supervisor:
 
     def wait_ready(self, pool: Pool, n: int, timeout_ms: int) -> None:
         """Ask for `n` waiting sandboxes, and wait for the first of them (at most `MAX_SPARE`)."""
-        if n > 1:
-            self._send(GROW.pack(Msg.GROW, 0, pool.id, n - 1, 0))
-        boxes = [self.take(pool, timeout_ms) for _ in range(min(n, MAX_SPARE))]
+        self._send(GROW.pack(Msg.GROW, 0, pool.id, n, 0))
+        boxes = [self.take(pool, timeout_ms, asked=True) for _ in range(min(n, MAX_SPARE))]
         with pool.lock:
             pool.spare += boxes
 
