@@ -74,16 +74,20 @@ def _grant(grant: Grant, key: str) -> _host.Found:
 
 
 def _refuse_links(mounts: list[_compile.Mount]) -> None:
-    """A grant inside a write grant must be reached without links: an earlier job could have put one
-    there, and the next would be given what it points to."""
+    """A grant inside a write grant must be reached without links.
+
+    An earlier job could have put one there, and the next would be given what it points to.
+    """
+    writable = [m for m in mounts if m.is_write and not m.found.is_file]
     for m in mounts:
-        for w in mounts:
-            if w.is_write and not w.found.is_file and m.at.startswith(w.at.rstrip("/") + "/"):
-                if m.found.real != os.path.join(w.found.real, os.path.relpath(m.at, w.at)):
-                    raise PolicyError(
-                        f"{m.at!r} is reached through a symbolic link inside the write grant {w.at!r}",
-                        hint="a job may have made it: remove the link, or grant its target by name",
-                    )
+        for w in writable:
+            if not m.at.startswith(w.at.rstrip("/") + "/"):
+                continue
+            if m.found.real != os.path.join(w.found.real, os.path.relpath(m.at, w.at)):
+                raise PolicyError(
+                    f"{m.at!r} is reached through a symbolic link inside the write grant {w.at!r}",
+                    hint="a job may have made it: remove the link, or grant its target by name",
+                )
 
 
 def is_same(mounts: tuple[_compile.Mount, ...]) -> bool:
