@@ -250,8 +250,8 @@ def attack(how: str, place: str) -> str | None:
             return f"sees {len(rows)} named sockets" if rows else None
         elif how in ("disk", "inodes"):
             folder = tempfile.mkdtemp()
-            for number in range(20000):
-                with open(os.path.join(folder, str(number)), "wb") as output:
+            for index in range(20000):
+                with open(os.path.join(folder, str(index)), "wb") as output:
                     if how == "disk":
                         output.write(bytes(1 << 20))
         elif how == "hold all memory":

@@ -97,7 +97,7 @@ def give(how: str, marker: str) -> Any:
         def encode(self, *args: Any) -> bytes:
             return b"lie"
 
-    class Table(dict):  # type: ignore[type-arg]
+    class Table(dict[str, int]):
         def items(self) -> Any:
             while True:
                 yield "x", 1
@@ -110,11 +110,11 @@ def give(how: str, marker: str) -> Any:
             return b"x" * 100
 
     class Lies:
-        __class__ = property(lambda self: dict)  # type: ignore[assignment]
+        __class__ = property(lambda self: dict)
 
     class Bomb:
         @property
-        def __dict__(self) -> Any:
+        def __dict__(self) -> Any:  # type: ignore[override]
             raise SystemExit(3)
 
     def nested(kind: str, depth: int) -> Any:
@@ -185,7 +185,7 @@ def fail(how: str, marker: str) -> None:
             return "x" * (50 << 20)
 
     class Lies(Exception):
-        __class__ = property(lambda self: KeyboardInterrupt)  # type: ignore[assignment]
+        __class__ = property(lambda self: KeyboardInterrupt)
 
     if how == "reduce":
         raise Reduces("x")
