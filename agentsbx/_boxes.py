@@ -14,7 +14,10 @@ from agentsbx.errors import AgentsbxError, SandboxUnavailable
 try:  # hashlib loads OpenSSL, which costs a command's start 2 ms
     from _sha2 import sha256  # type: ignore[import-not-found,unused-ignore]  # 3.12
 except ImportError:
-    from hashlib import sha256
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found,unused-ignore]  # 3.11
+    except ImportError:
+        from hashlib import sha256
 
 
 class PoolGone(AgentsbxError):

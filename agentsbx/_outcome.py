@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -102,7 +101,7 @@ def _explained(
         calling, source = _innermost(exc)
         context = _explain.Context(
             cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,
-            host_readable=lambda p: os.access(p, os.R_OK), host_which=shutil.which,
+            host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
             type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
@@ -139,6 +138,12 @@ def _explained(
         return _chained(error, exc), [violation]
     exc.add_note(f"agentsbx: {violation.message}")
     return exc, [violation]
+
+
+def _which(name: str) -> str | None:
+    import shutil
+
+    return shutil.which(name)
 
 
 def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) -> bool:

@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterable
 
 _MAX_SCAN = 4 * 2**20
-_STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE"})
+_SHORT_BINUNICODE = 0x8C  # opcode, length byte, UTF-8 (pickletools)
 _NEVER = frozenset({"__main__", "builtins", "agentsbx", "sys"})
 
 
@@ -36,16 +36,26 @@ class Wanted(tuple[tuple[str, ...], tuple[str, ...]]):
 
 def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_env: bool) -> Wanted:
     """What to import ahead for a function and the pickles of its first call."""
-    import pickletools
-
     found: set[str] = set(_code_names(fn))
     for blob in blobs:
         if len(blob) <= _MAX_SCAN:
-            found |= {a for op, a, _ in pickletools.genops(blob) if op.name in _STRINGS and a}
+            found |= _short_strings(blob)
     libraries = {n for n in found if n.partition(".")[0] not in _NEVER and _is_library(n)}
     stdlib = {n for n in libraries if n.partition(".")[0] in sys.stdlib_module_names}
     packages = set(explicit) | (set() if has_env else libraries - stdlib)
     return Wanted((tuple(sorted(packages)), tuple(sorted(stdlib - packages))))
+
+
+def _short_strings(blob: bytes) -> set[str]:
+    """What may be a short string of a pickle: too many are harmless, they name no loaded module."""
+    out: set[str] = set()
+    at = blob.find(_SHORT_BINUNICODE)
+    while at >= 0:
+        raw = blob[at + 2 : at + 2 + blob[at + 1]] if at + 1 < len(blob) else b""
+        if raw.isascii():
+            out.add(raw.decode())
+        at = blob.find(_SHORT_BINUNICODE, at + 1)
+    return out
 
 
 def _is_library(name: str) -> bool:

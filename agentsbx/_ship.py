@@ -7,10 +7,10 @@ one in the job. `_receive` is the other half.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import types
+from _blake2 import blake2b  # hashlib's own, without its OpenSSL
 from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,7 +127,7 @@ class Snapshot:
         self.blob = out.file.getvalue()
         # Copies: what the host changes later must not change what a waiting child is given.
         self.buffers: list[Any] = [bytearray(buffer) for buffer in out.buffers]
-        digest = hashlib.blake2b(self.blob, digest_size=32)
+        digest = blake2b(self.blob, digest_size=32)
         for buffer in self.buffers:
             digest.update(buffer)
         self.digest = digest.digest()

@@ -6,11 +6,11 @@ an ordinary call.
 
 from __future__ import annotations
 
+import _socket
 import functools
 import inspect
 import io
 import re
-import socket
 import sys
 import threading
 import types
@@ -209,7 +209,7 @@ def _module_children(path: str, module: Any, chain: Chain) -> Iterator[tuple[str
 
 
 def _instance_children(obj: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(obj, (io.IOBase, socket.socket, threading.Thread)):
+    if isinstance(obj, (io.IOBase, _socket.socket, threading.Thread)):
         return
     if isinstance(obj, types.MethodType):
         yield ".__self__", obj.__self__

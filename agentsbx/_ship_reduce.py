@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import _socket
 import contextvars
 import enum
 import functools
 import io
 import marshal
 import pickle
-import socket
 import sys
 import threading
 import types
@@ -294,7 +294,7 @@ _BY_BASE: tuple[tuple[Any, Handler | None], ...] = (
     (BaseException, objects.exception),
     (io.IOBase, objects.file),
     (property, _property),
-    (socket.socket, objects.refused("a socket", _INSIDE)),
+    (_socket.socket, objects.refused("a socket", _INSIDE)),
     (threading.Thread, objects.refused("a thread", _INSIDE)),
     (weakref.WeakKeyDictionary, objects.weak_map),
     (weakref.WeakValueDictionary, objects.weak_map),

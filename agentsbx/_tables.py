@@ -9,14 +9,14 @@ is read at import.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-DATA = Path(__file__).parent / "data"
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
 SOURCES = ("syscalls.toml", "args.toml", "numbers.csv")
 ARCHES = ("x86_64", "aarch64")
 MAX_TESTS = 4  # SBX_MAX_CMPS
@@ -137,13 +137,18 @@ def check(tables: Tables) -> None:
             _check_case(f"args {name} case {index}", case, tables.profile)
 
 
+def _read(name: str) -> bytes:
+    with open(os.path.join(DATA, name), "rb") as file:
+        return file.read()
+
+
 def source_hash() -> str:
     """Return the SHA-256 over the source files, in a fixed order."""
     import hashlib  # late, like tomllib: a host that only loads tables.json needs neither
 
     digest = hashlib.sha256()
     for name in SOURCES:
-        data = (DATA / name).read_bytes()
+        data = _read(name)
         digest.update(f"{name} {len(data)}\n".encode() + data)
     return digest.hexdigest()
 
@@ -153,19 +158,19 @@ def read_sources() -> Tables:
     import tomllib
 
     numbers: dict[str, dict[str, int]] = {arch: {} for arch in ARCHES}
-    for line in (DATA / "numbers.csv").read_text().splitlines():
+    for line in _read("numbers.csv").decode().splitlines():
         if line.startswith("#"):
             continue
         name, *columns = line.split(",")
         for arch, column in zip(ARCHES, columns, strict=True):
             if column:
                 numbers[arch][name] = int(column)
-    syscalls: dict[str, Any] = tomllib.loads((DATA / "syscalls.toml").read_text())
+    syscalls: dict[str, Any] = tomllib.loads(_read("syscalls.toml").decode())
     raw = {
         "source": source_hash(),
         "group": syscalls.pop("group"),
         "profile": syscalls.pop("profile"),
-        "args": tomllib.loads((DATA / "args.toml").read_text()),
+        "args": tomllib.loads(_read("args.toml").decode()),
         "numbers": numbers,
         **syscalls,
     }
@@ -177,13 +182,14 @@ def read_sources() -> Tables:
 @cache
 def load() -> Tables:
     """Return the tables from ``tables.json``; read once per process."""
-    return msgspec.json.decode((DATA / "tables.json").read_bytes(), type=Tables)
+    return msgspec.json.decode(_read("tables.json"), type=Tables)
 
 
 def main() -> int:
     """Write ``tables.json`` from the sources."""
     encoded = msgspec.json.format(msgspec.json.encode(read_sources()), indent=1)
-    (DATA / "tables.json").write_bytes(encoded + b"\n")
+    with open(os.path.join(DATA, "tables.json"), "wb") as file:
+        file.write(encoded + b"\n")
     return 0
 
 
