@@ -217,6 +217,7 @@ class _Site:
             return made[1]
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
+        load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
         site: CallSite = load("_runtime").CallSite(
             fn, self.policy, is_async=self.is_async, **options
         )

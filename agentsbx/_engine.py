@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agentsbx import _arena, _compile, _host
+from agentsbx import _arena, _compile, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange
 from agentsbx._pools import Pools
@@ -95,6 +95,18 @@ def current() -> Runtime:
                 _has_hook = True
                 os.register_at_fork(after_in_child=_after_fork_in_child)
         return _current
+
+
+def prestart(fn: object, policy: Policy) -> None:
+    """Start the zygote that a first call will probably need, without waiting for it.
+
+    Whatever fails here fails again, with words, in the call itself.
+    """
+    if _current is None and not policy.fresh:
+        with contextlib.suppress(Exception):
+            rt = current()
+            want = _preload.guess(fn) if not policy.env_names else _preload.Wanted(((), ()))
+            rt.pools.template(_host.python_layout(), want)
 
 
 def shutdown() -> None:

@@ -14,10 +14,10 @@ import threading
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentsbx import _compile, _host, _zygote
+from agentsbx import _compile, _core, _host, _zygote
 from agentsbx._boxes import Pool
-from agentsbx._preload import Wanted, rehearsal
-from agentsbx._supervisor import Supervisor, SupervisorGone
+from agentsbx._preload import Wanted
+from agentsbx._supervisor import Starting, Supervisor, SupervisorGone
 from agentsbx.errors import PolicyError, SandboxUnavailable
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class Pools:
         self._lock = threading.RLock()
         self._templates: OrderedDict[TemplateKey, int] = OrderedDict()
         self._pools: OrderedDict[object, Pool] = OrderedDict()
+        self._starting: dict[int, Starting] = {}
         self._running: Counter[int] = Counter()  # calls in flight, by template
         self._bases: dict[int, tuple[str, ...]] = {}
         self._system: dict[str, _host.Found | str] | None = None
@@ -159,7 +160,7 @@ class Pools:
                 del self._running[pool.template_id]
 
     def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
-        """A zygote that has imported at least the packages of `want`; started where there is none.
+        """A zygote that has imported at least the packages of `want`, or is about to.
 
         `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True).
         """
@@ -181,16 +182,29 @@ class Pools:
                 tree[path] = _host.look_up(path)
             if layout is not None:
                 names = ",".join(want.names) or "-"
-                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names, rehearsal().hex())
+                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names)
                 bootstrap = (layout.executable, *flags, *layout.sys_path)
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
-            made = self.sup.template(plan)
+            starting = self.sup.template(plan)
+            made = starting.id
             self._templates[key] = made
+            self._starting[made] = starting
             self._bases[made] = tuple(p for p, f in tree.items() if not isinstance(f, str))
             idle = [k for k, t in self._templates.items() if t != made and not self._running[t]]
             for old in idle[: max(0, len(self._templates) - MAX_TEMPLATES)]:
                 self._drop_template(self._templates.pop(old))
             return made
+
+    def _settle(self, template_id: int) -> None:
+        """Wait until the zygote serves; forget it where it could not start."""
+        starting = self._starting.pop(template_id, None)
+        if starting is None:
+            return
+        try:
+            starting.finish(self.sup)
+        except BaseException:
+            self.forget_template(template_id)
+            raise
 
     def _drop_template(self, template_id: int) -> None:
         for key, pool in list(self._pools.items()):
@@ -212,6 +226,7 @@ class Pools:
         """The pool of this owner (a call site), policy and state of the file system."""
         key = (owner, policy, template_id, grants, cwd)
         with self._lock:
+            self._settle(template_id)
             have = self._pools.get(key)
             if have is not None:
                 self._pools.move_to_end(key)
@@ -277,6 +292,7 @@ class Pools:
 
     def abandon(self) -> None:
         """In a forked child: close our copies, take no lock."""
+        _core.close_all(*(s.reply for s in self._starting.values()))
         for pool in self._pools.values():
             pool.abandon()
 

@@ -8,7 +8,6 @@ ahead: a library may read its key when it is imported (semantics 4.8).
 
 from __future__ import annotations
 
-import functools
 import sys
 import types
 from collections.abc import Iterable
@@ -77,28 +76,16 @@ def _code_names(fn: object) -> Iterable[str]:
         todo += [c for c in code.co_consts if isinstance(c, types.CodeType)]
 
 
-_REHEARSAL = """
-LIMIT = 3
-def helper(x):
-    return x + LIMIT
-def make(cell):
-    def tool(path, n=2, *, flag=None):
-        'A function as tools are.'
-        return [helper(n), len(path), cell, {"n": n, "flag": flag}]
-    return tool
-tool = make("cell")
-"""
-
-
-@functools.cache
-def rehearsal() -> bytes:
-    """Pickle of a function such as tools are, for zygotes to practise on."""
-    from agentsbx import _ship
-
-    module = types.ModuleType("__rehearsal__")
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(_REHEARSAL, "rehearsal", "exec"), module.__dict__)  # our own constant
-        return _ship.take_snapshot(module.__dict__["tool"]).blob
-    finally:
-        del sys.modules[module.__name__]
+def guess(fn: object) -> Wanted:
+    """The same from the function's names alone, before anything is pickled: good enough to start a
+    zygote while the host still imports what pickling needs."""
+    names = getattr(fn, "__globals__", {})
+    found: set[str] = set()
+    for name in _code_names(fn):
+        value = names.get(name)
+        module = value.__name__ if isinstance(value, types.ModuleType) else None
+        found.add(module or getattr(value, "__module__", None) or name)
+    libraries = {n for n in found if isinstance(n, str) and _is_library(n)}
+    libraries = {n for n in libraries if n.partition(".")[0] not in _NEVER}
+    stdlib = {n for n in libraries if n.partition(".")[0] in sys.stdlib_module_names}
+    return Wanted((tuple(sorted(libraries - stdlib)), tuple(sorted(stdlib))))

@@ -66,6 +66,23 @@ def sealed_memfd(name: str, data: bytes) -> int:
     return fd
 
 
+class Starting:
+    """A zygote on its way: it imports while the host does something else."""
+
+    __slots__ = ("id", "places", "reply")
+
+    def __init__(self, template_id: int, reply: int, places: tuple[str, ...]) -> None:
+        self.id = template_id
+        self.reply = reply
+        self.places = places
+
+    def finish(self, sup: Supervisor) -> None:
+        """Wait until it serves; raises what it died of. Once."""
+        reply, self.reply = self.reply, -1
+        if reply >= 0:
+            sup.finish(reply, self.places)
+
+
 class Supervisor:
     """One broker and supervisor pair of this process."""
 
@@ -231,19 +248,21 @@ class Supervisor:
             raise
         return fds
 
-    def template(self, t: Template) -> int:
-        """Start a zygote; returns its id once it serves."""
+    def template(self, t: Template) -> Starting:
+        """Begin to start a zygote; `Starting.finish` waits until it serves."""
         template_id = next(self._ids)
         fds: list[int] = []
         try:
             fds.append(sealed_memfd("template", t.plan))
             fds += self._mounts(t.mounts, NO_ID)
             msg = TEMPLATE.pack(Msg.TEMPLATE, 0, template_id, len(t.mounts), int(t.is_command))
-            self._answer(self._ask(msg, tuple(fds), REPLY.size), t.places)
+            mine, theirs = _core.socketpair()
+            fds.append(theirs)
+            self._send(msg, tuple(fds))
         finally:
             for fd in fds:
                 os.close(fd)
-        return template_id
+        return Starting(template_id, mine, t.places)
 
     def pool(self, template_id: int, job: Job, n_waiting: int, uid_index: int) -> Pool:
         """Make a pool of `n_waiting` waiting sandboxes."""
@@ -274,6 +293,14 @@ class Supervisor:
             for fd in fds:
                 os.close(fd)
         return Pool(pool_id, mine, job, template_id, uid_index)
+
+    def finish(self, reply: int, places: tuple[str, ...]) -> None:
+        """Wait for the answer to a `template`."""
+        try:
+            got = _core.recv(reply, REPLY.size, 0, -1)
+        finally:
+            os.close(reply)
+        self._answer(None if got is None else got[0], places)
 
     @staticmethod
     def _answer(raw: bytes | None, places: tuple[str, ...]) -> None:

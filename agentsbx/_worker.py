@@ -214,6 +214,7 @@ def _flush() -> None:
 
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
+_NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
 _NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None, raises=0))
 
 
@@ -233,26 +234,22 @@ def _prefault(job: _Job) -> None:
     _core.close_all(host, own)
 
 
-def prepare(rehearsal: bytes) -> _Job:
-    """Zygote: make what each job needs, and rehearse a call.
+def prepare() -> _Job:
+    """Zygote: make what each job needs, and rehearse until the code of a call is specialised.
 
-    Until the interpreter has specialised the code of a call: a job that did so itself would dirty
-    those pages anew. `rehearsal` is the pickle of a function of ours (`_preload.rehearsal`);
-    nothing of it stays.
+    A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
     """
     setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"", 1 << 20, 1 << 20)
-    body = _header.encode(_header.SnapshotHead(setup, rehearsal, []))
+    body = _header.encode(_header.SnapshotHead(setup, _NO_SNAPSHOT, []))
     raw = len(body).to_bytes(8, "little") + body
-    finders, modules = sys.meta_path[:], set(sys.modules)
+    finders = sys.meta_path[:]
     for _ in range(10):
+        sys.meta_path[:] = finders
         job = _Job()
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
         _prefault(job)
-        sys.meta_path[:] = finders
-        for name in set(sys.modules) - modules:
-            if name.startswith("__rehearsal"):
-                del sys.modules[name]
     os.environ.clear()
+    sys.meta_path[:] = finders
     return _Job()
 
 

@@ -1,6 +1,6 @@
 """Main program of a Python zygote: import what the jobs shall find imported, then serve for ever.
 
-Runs as ``python -I -S -B -c BOOT preload rehearsal sys.path...`` in an empty environment and the
+Runs as ``python -I -S -B -c BOOT preload sys.path...`` in an empty environment and the
 template's base tree; pid 1 of its pid namespace, one thread, no secret. It never runs project code:
 `preload` names installed distributions or stdlib modules only.
 """
@@ -13,12 +13,11 @@ import os
 import sys
 
 BOOT = (
-    "import sys; words = sys.argv[1:3]; sys.path[:] = sys.argv[3:]; "
-    "from agentsbx._zygote import main; main(*words)"
+    "import sys; sys.path[:] = sys.argv[2:]; from agentsbx._zygote import main; main(sys.argv[1])"
 )
 
 
-def main(preload: str, rehearsal: str) -> None:
+def main(preload: str) -> None:
     """Import, freeze, serve. Never returns."""
     # msgspec would load it, and inspect with it: twice the memory that every fork copies.
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
@@ -32,7 +31,7 @@ def main(preload: str, rehearsal: str) -> None:
             with contextlib.suppress(Exception):
                 __import__(name)
     _blas.find()
-    job = _worker.prepare(bytes.fromhex(rehearsal))
+    job = _worker.prepare()
     sys.argv[:] = [""]
     gc.collect()
     gc.freeze()

@@ -50,9 +50,9 @@ def _serve_fork() -> None:
 def _serve_zygote() -> None:
     import gc
 
-    from agentsbx import _preload, _worker
+    from agentsbx import _worker
 
-    _worker.prepare(_preload.rehearsal())
+    _worker.prepare()
     gc.collect()
     gc.freeze()
     while os.read(0, 1):
