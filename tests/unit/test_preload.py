@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import pickle
-import sys
 
 import pytest
 
@@ -113,10 +112,3 @@ def test_order_is_stable():
 
 def test_callables_without_code_are_fine():
     assert wanted(len).names == ()
-
-
-def test_rehearsal_leaves_no_module_behind():
-    blob = _preload.rehearsal()
-    assert blob
-    assert "__rehearsal__" not in sys.modules
-    assert _preload.rehearsal() is blob
