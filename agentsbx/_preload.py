@@ -77,8 +77,10 @@ def _code_names(fn: object) -> Iterable[str]:
 
 
 def guess(fn: object) -> Wanted:
-    """The same from the function's names alone, before anything is pickled: good enough to start a
-    zygote while the host still imports what pickling needs."""
+    """The same from the function's names alone, before anything is pickled.
+
+    Good enough to start a zygote while the host still imports what pickling needs.
+    """
     names = getattr(fn, "__globals__", {})
     found: set[str] = set()
     for name in _code_names(fn):
