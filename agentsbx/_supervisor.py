@@ -371,7 +371,7 @@ class Supervisor:
 
     def kill(self, job_id: int, cause: Cause) -> None:
         """Kill the whole tree of a job."""
-        self._send(KILL.pack(Msg.KILL, 0, job_id, cause, 0))
+        self._send(KILL.pack(Msg.KILL, 0, job_id, cause, _core.cpu_current()))
 
     def wait(self, job_id: int) -> ExitRecord:
         """How the job ended; blocks until it has."""

@@ -127,6 +127,7 @@ class _Job:
 
     def run(self) -> None:
         body, whole = _read_frame(Frame.CALL)
+        _core.cpu_release()
         head = _header.decode_call(body)
         buffers = _buffers(whole, len(body), head.lengths)
         if head.snapshot is not None:
@@ -253,7 +254,7 @@ def prepare() -> _Job:
     return _Job()
 
 
-def run(job: _Job, version: int) -> None:
+def run(job: _Job, version: int, cpu: int) -> None:
     """Entry of a forked job; never returns."""
     code = 0
     try:
@@ -262,6 +263,7 @@ def run(job: _Job, version: int) -> None:
                 job.load_waiting()
             if not _core.readable(CHANNEL):  # else the call is here: no time to rehearse
                 _prefault(job)
+                _core.cpu_wait_on(cpu)
         except Exception as e:  # the function cannot be loaded: the error of the call
             _read_frame(Frame.CALL)
             _fail(e)

@@ -38,4 +38,4 @@ def main(preload: str) -> None:
     forked = _core.zygote_serve(_worker.CHANNEL)
     if forked is None:
         os._exit(0)
-    _worker.run(job, forked[1])
+    _worker.run(job, forked[1], forked[2])

@@ -160,7 +160,8 @@ struct sbx_kill {
     struct sbx_head head;
     uint64_t job_id;
     uint32_t cause;
-    uint32_t pad;
+    uint32_t cpu; /* 1 + the CPU that the host runs on, 0 = not known: where the next
+                     waiting sandbox of this pool shall wake up */
 };
 struct sbx_wait {
     struct sbx_head head;
@@ -189,6 +190,8 @@ struct sbx_fork {
     uint64_t pool_id, job_id, version;
     uint32_t n_cgroup_fds;
     uint32_t uid_index;
+    uint32_t cpu; /* as in sbx_kill */
+    uint32_t pad;
 };
 /* zygote -> supervisor, after fork() returned in the zygote. Fds: pidfd of the job
  * (none on err). */

@@ -1,13 +1,16 @@
 /* zygote.c - the serve loop for the Python zygote. */
 #include "module.h"
 
+#include "../child/child.h"
 #include "../spawn/zygote.h"
+
+#include <sched.h>
 
 PyDoc_STRVAR(
     serve_doc,
-    "zygote_serve(sock) -> tuple[int, int] | None\n\n"
+    "zygote_serve(sock) -> tuple[int, int, int] | None\n\n"
     "Fork jobs as the supervisor asks, for ever. Returns None in the zygote when the\n"
-    "supervisor is gone, (job_id, snapshot_version) in each job with all walls up.");
+    "supervisor is gone, (job_id, snapshot_version, cpu) in each job with all walls up.");
 
 static PyObject *py_zygote_serve(PyObject *self, PyObject *args)
 {
@@ -26,11 +29,48 @@ static PyObject *py_zygote_serve(PyObject *self, PyObject *args)
     if (r == 0)
         Py_RETURN_NONE;
     PyOS_AfterFork_Child();
-    return Py_BuildValue("(KK)", (unsigned long long)info.job_id,
-                         (unsigned long long)info.version);
+    return Py_BuildValue("(KKI)", (unsigned long long)info.job_id,
+                         (unsigned long long)info.version, (unsigned)info.cpu);
+}
+
+PyDoc_STRVAR(wait_on_doc, "cpu_wait_on(cpu: int) -> None\n\n"
+                          "Job: wait for the call on that CPU (1 + number; 0: anywhere).");
+
+static PyObject *py_cpu_wait_on(PyObject *self, PyObject *args)
+{
+    unsigned cpu;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "I", &cpu))
+        return NULL;
+    sbx_cpu_wait_on(cpu);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(release_doc, "cpu_release() -> None\n\nJob: the call has come, use all CPUs.");
+
+static PyObject *py_cpu_release(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    sbx_cpu_release();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(current_doc, "cpu_current() -> int\n\n"
+                          "1 + the CPU that this thread runs on, 0 where unknown.");
+
+static PyObject *py_cpu_current(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    return PyLong_FromLong(sched_getcpu() + 1);
 }
 
 PyMethodDef sbx_py_zygote[] = {
+    {"cpu_wait_on", py_cpu_wait_on, METH_VARARGS, wait_on_doc},
+    {"cpu_release", py_cpu_release, METH_NOARGS, release_doc},
+    {"cpu_current", py_cpu_current, METH_NOARGS, current_doc},
     {"zygote_serve", py_zygote_serve, METH_VARARGS, serve_doc},
     {NULL, NULL, 0, NULL},
 };

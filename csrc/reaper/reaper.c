@@ -137,7 +137,7 @@ static void exec_command(const struct command *c, volatile int *err)
     _exit(127);
 }
 
-void sbx_reaper_run(void)
+void sbx_reaper_run(uint32_t cpu)
 {
     struct {
         struct sbx_frame head;
@@ -151,7 +151,9 @@ void sbx_reaper_run(void)
     int status, pid, got;
 
     (void)fcntl(SBX_JOB_CHANNEL, F_SETFD, FD_CLOEXEC);
+    sbx_cpu_wait_on(cpu);
     receive(&c);
+    sbx_cpu_release();
     sbx_signals_reset(); /* ignored by pid 1; the command starts with defaults */
     /* Not posix_spawn: it has no way to report errno by stage, and fork would copy. The
      * child runs raw calls only (see exec_command). */
@@ -184,6 +186,6 @@ int sbx_command_zygote_main(void)
     int r = sbx_zygote_serve(SBX_JOB_CHANNEL, NULL, &info);
 
     if (r == 1)
-        sbx_reaper_run();
+        sbx_reaper_run(info.cpu);
     return r < 0 ? 1 : 0;
 }

@@ -8,11 +8,13 @@
 #ifndef SBX_REAPER_H
 #define SBX_REAPER_H
 
+#include <stdint.h>
+
 /* Program `agentsbx-launcher zygote`: serve on fd 3 (SBX_JOB_CHANNEL); jobs become
  * reapers. */
 int sbx_command_zygote_main(void);
 
-/* Never returns. */
-void sbx_reaper_run(void) __attribute__((noreturn));
+/* Waits on `cpu` (see child.h). Never returns. */
+void sbx_reaper_run(uint32_t cpu) __attribute__((noreturn));
 
 #endif

@@ -124,7 +124,7 @@ static int fork_job(struct zygote *z, const struct sbx_fork *m, const int *fds,
         pid = fork();
         if (pid == 0) {
             sigprocmask(SIG_SETMASK, &z->old_mask, NULL);
-            *info = (struct sbx_job_info){m->job_id, m->version};
+            *info = (struct sbx_job_info){m->job_id, m->version, m->cpu};
             sbx_pools_keep_only(&z->pools, m->pool_id);
             sbx_child_job(&j);
             return 1;

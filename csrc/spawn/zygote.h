@@ -25,6 +25,7 @@ struct sbx_fork_hooks {
  * SBX_JOB_SNAPSHOT. */
 struct sbx_job_info {
     uint64_t job_id, version;
+    uint32_t cpu; /* where to wait: see sbx_cpu_wait_on */
 };
 
 /* Serve until the supervisor closes the socket. Returns 0 then (exit), 1 in a forked

@@ -104,9 +104,11 @@ static int act(struct sbx_sup *s, union request *m, int *fds, unsigned n_fds,
     case SBX_MSG_GROW: grow(s, &m->grow); return 0;
     case SBX_MSG_START: sbx_job_start(s, &m->start); return 0;
     case SBX_MSG_KILL:
-        if ((j = sbx_job_find(s, m->kill.job_id)))
+        if ((j = sbx_job_find(s, m->kill.job_id))) {
+            j->pool->cpu = m->kill.cpu;
             sbx_job_kill(j, m->kill.cause < SBX_CAUSE_LOST ? m->kill.cause
                                                            : SBX_CAUSE_CANCELLED);
+        }
         return 0;
     case SBX_MSG_WAIT:
     case SBX_MSG_STAT:

@@ -100,7 +100,7 @@ static void fail_setup(struct sbx_sup *s, struct sbx_jb *j, const struct sbx_err
 
 static int make_fds(struct sbx_jb *j, int theirs[3], struct sbx_err *e)
 {
-    const struct timeval patience = {.tv_sec = 5};
+    const struct timeval patience = {.tv_sec = 2};
     int pair[2], out[2], err[2], size = CHANNEL_BYTES;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
@@ -141,7 +141,8 @@ static int send_fork(struct sbx_jb *j, const int theirs[3], struct sbx_err *e)
                          .pool_id = p->def.pool_id,
                          .job_id = j->id,
                          .version = j->version,
-                         .uid_index = p->def.uid_index};
+                         .uid_index = p->def.uid_index,
+                         .cpu = p->cpu};
     int fds[4 + SBX_MAX_CGROUP_FDS];
     unsigned n = 3;
     int r;
