@@ -83,6 +83,11 @@ class SharedFd:
             _core.close_all(self._fd)
 
     @property
+    def number(self) -> int:
+        """The descriptor, for who holds `lock` and has seen that it is not closed."""
+        return self._fd
+
+    @property
     def is_closed(self) -> bool:
         """Whether it was given up."""
         return self._closing

@@ -185,6 +185,9 @@ def converse(
         if views or len(body) > FRAME_INLINE:
             arena = exchange.send_large(body, views, rt.arenas)
             exchange.run()
+        elif exchange.begun is not None:
+            if not exchange.resume(exchange.begun):
+                exchange.run()
         elif not body or not exchange.begin(body):
             exchange.run()
     except SupervisorGone:  # user code may have run: never again by itself

@@ -167,6 +167,7 @@ class Exchange:
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
         self.max_result = max_result
         self.is_started = False
+        self.begun: tuple[Any, ...] | None = None  # what the quick way of a call has got
         self.parts = bytearray()
         self.start_ns = time.monotonic_ns()
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
@@ -180,6 +181,11 @@ class Exchange:
         event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(
             box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, SPIN_US
         )
+        return self.resume((event, kind, data, memfd, n_body, n_memfd, said, cried))
+
+    def resume(self, got: tuple[Any, ...]) -> bool:
+        """Go on with what `_core.exchange` gave; True if that was the whole call."""
+        event, kind, data, memfd, n_body, n_memfd, said, cried = got
         if event == _NOT_SENT:
             raise NotSent
         if said:
