@@ -25,7 +25,12 @@ Outcome = tuple[Any, BaseException | None]  # a Result or None, and what to rais
 
 
 def invoke(
-    wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, detail: bool = False
+    wrapper: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    detail: bool = False,
+    begun: Any = None,
 ) -> Outcome:
     """Run one call and wait; whatever ends the wait early kills the job.
 
@@ -38,7 +43,7 @@ def invoke(
         bind_call(site.fn, args, kwargs)
         running = load("_runtime")
         cancel = running.Cancel()
-        result = running.invoke(site, args, kwargs, cancel=cancel, detail=detail)
+        result = running.invoke(site, args, kwargs, cancel=cancel, detail=detail, begun=begun)
     except (AgentsbxError, WrongArguments) as error:
         return None, _bare(error)
     except BaseException:

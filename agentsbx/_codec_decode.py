@@ -48,6 +48,9 @@ _NEW: Any = type("_New", (), {"__slots__": ()})()
 _BUSY: Any = type("_Busy", (), {"__slots__": ()})()
 
 
+NOT_PLAIN = object()
+
+
 def decode(
     body: bytes | memoryview,
     buffers: Sequence[memoryview],
@@ -97,6 +100,17 @@ def _decode(
             raise Bad("it came with buffers that it does not use")
         return _UNPACKER.decode(packed)
     return open_table(body, buffers, classes, annotation, limits).root()
+
+
+def decode_plain(body: bytes, limits: CodecLimits) -> Any:
+    """The value of an answer in plain form (what most are); NOT_PLAIN for any other, also a bad one."""
+    packed = body[1:]
+    if len(body) < 2 or body[0] != PLAIN or not check_plain(packed, limits.depth):
+        return NOT_PLAIN
+    try:
+        return _UNPACKER.decode(packed)
+    except Exception:
+        return NOT_PLAIN  # `decode` says what is wrong with it
 
 
 def open_table(

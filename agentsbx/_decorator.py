@@ -230,10 +230,18 @@ class _Site:
 def _sync_wrapper() -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
+        done = None
+        made = wrapper.__agentsbx_site__._made  # type: ignore[attr-defined]
+        if made is not None and made[0] is wrapper.__wrapped__:  # type: ignore[attr-defined]
+            quick = made[1].quick
+            if quick is not None:
+                done = quick.call(args, kwargs)
+                if type(done) is tuple:
+                    return done[0]
         job = _calls.inside(wrapper)
         if job is not None:
             return job(*args, **kwargs)
-        result, error = _calls.invoke(wrapper, args, kwargs)
+        result, error = _calls.invoke(wrapper, args, kwargs, begun=done)
         if error is None:
             return result.value
         try:

@@ -7,6 +7,7 @@ handed over in mid-call to the general way: never is anything checked less here 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from agentsbx import _core, _header
 from agentsbx._boxes import Box
 from agentsbx._codec import ClassTable, decode
+from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
 from agentsbx._pools import is_same
-from agentsbx._wire import FRAME_INLINE, PUB, Cause, Event, Frame
+from agentsbx._wire import FRAME_INLINE, KILL, PUB, Cause, Event, Frame, Msg
 from agentsbx.errors import ResultError
 
 if TYPE_CHECKING:
@@ -25,32 +27,11 @@ if TYPE_CHECKING:
     from agentsbx._engine import Runtime
     from agentsbx._runtime import CallSite, Place
 
-__all__ = ["Begun", "Quick", "call"]
+__all__ = ["Begun", "Quick"]
 
 _NOT_SENT = 6  # event of _core.exchange
 _ANSWER = (int(Event.FRAME), int(Frame.RESULT))
 _PLAIN = _header.pack_result(b"", [])
-
-
-class Quick:
-    """What one site's last call found, to be compared; replaced as a whole."""
-
-    __slots__ = ("argv", "at", "environ", "fn", "main_file", "pool", "rt", "snapshot", "sys_path",
-                 "version")  # fmt: skip
-
-    def __init__(
-        self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place
-    ) -> None:
-        self.rt = rt
-        self.at = at
-        self.pool: Pool = at.pool
-        self.snapshot = snapshot
-        self.version = version
-        self.environ = site.prepared.environ
-        self.argv = sys.argv.copy()
-        self.main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-        self.sys_path = sys.path.copy()
-        self.fn = site.fn
 
 
 class Begun:
@@ -59,76 +40,117 @@ class Begun:
     __slots__ = ("box", "event", "start_ns", "stream")
 
     def __init__(self, box: Box, stream: Any, event: tuple[Any, ...], start_ns: int) -> None:
-        self.start_ns = start_ns
         self.box = box
         self.stream = stream
         self.event = event
+        self.start_ns = start_ns
 
 
-def _box(pool: Pool) -> tuple[bytes, tuple[int, ...]] | None:
-    """A sandbox that waits in the queue, if there is one."""
-    sock = pool.sock
-    with sock.lock:
-        if sock.is_closed or pool.spare:
+class Quick:
+    """What one site's last call found, to be compared; replaced as a whole."""
+
+    __slots__ = ("argv", "at", "control", "environ", "fn", "limits", "main_file", "pool", "rt",
+                 "shape", "site", "snapshot", "sock", "sys_path", "tail", "version")  # fmt: skip
+
+    def __init__(
+        self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place,
+        shape: tuple[int, tuple[str, ...]],
+    ) -> None:  # fmt: skip
+        self.rt = rt
+        self.at = at
+        self.pool: Pool = at.pool
+        self.sock = at.pool.sock
+        self.control = rt.sup.control
+        self.snapshot = snapshot
+        self.version = version
+        self.environ = site.prepared.environ
+        self.argv = sys.argv.copy()
+        self.main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+        self.sys_path = sys.path.copy()
+        self.site = site
+        self.fn = site.fn
+        self.limits = site.codec_limits
+        self.shape = shape  # of arguments that are known to fit
+        self.tail = site.is_async, site.seed, 0
+
+    def is_current(self) -> bool:
+        """Whether all that the last call was prepared from still stands."""
+        at = self.at
+        return (
+            self.version == self.pool.version
+            and os.environ._data == self.environ  # type: ignore[attr-defined]
+            and sys.argv == self.argv
+            and sys.path == self.sys_path
+            and getattr(sys.modules.get("__main__"), "__file__", None) == self.main_file
+            and self.snapshot.is_current()
+            and (not at.grants or is_same(at.grants))
+            and os.getcwd() == at.cwd
+        )
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any] | Begun | None:
+        """(value,) of a call that went the usual way; None: nothing was sent, take the general way."""
+        if (len(args), tuple(kwargs)) != self.shape or not self.is_current():
             return None
-        # Does not wait: the lock is held for one system call.
-        return _core.recv(sock.number, PUB.size, 3, 0)
-
-
-def call(
-    site: CallSite, q: Quick, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any] | Begun | None:
-    """(value,) of a call that went the usual way; None: nothing was sent, take the general way."""
-    snapshot, pool = q.snapshot, q.pool
-    if (
-        q.fn is not site.fn
-        or q.version != pool.version
-        or os.environ._data != q.environ  # type: ignore[attr-defined]
-        or sys.argv != q.argv
-        or sys.path != q.sys_path
-        or getattr(sys.modules.get("__main__"), "__file__", None) != q.main_file
-        or not snapshot.is_current()
-        or (q.at.grants and not is_same(q.at.grants))
-        or os.getcwd() != q.at.cwd
-    ):
-        return None
-    stream = snapshot.begin_call(args, kwargs)
-    if stream.buffers or len(stream.body) > FRAME_INLINE - 256:
-        return None
-    got = _box(pool)
-    if got is None or len(got[1]) != 3:
-        return None  # an error record is told again by the queue's next answer
-    _, _, pool_id, job_id, version, _, _ = PUB.unpack(got[0])
-    channel, out, err = got[1]
-    if pool_id != pool.id or version != q.version:
-        _core.close_all(channel, out, err)  # it holds an older snapshot: its channel ends it
-        return None
-    start_ns = time.monotonic_ns()
-    head = _header.CallHead(None, stream.body, [], site.is_async, site.seed, 0)
-    try:
-        event = _core.exchange(channel, out, err, Frame.CALL, _header.encode(head), SHORT_MS, 0)
-    except BaseException:
-        q.rt.sup.kill(job_id, Cause.CANCELLED)
-        _core.close_all(channel, out, err)
-        raise
-    if event[0] == _NOT_SENT:
-        _core.close_all(channel, out, err)
-        return None
-    try:
-        if event[:2] == _ANSWER and event[3] < 0 and not event[6] and not event[7]:
-            raw = event[2]
-            if raw[: len(_PLAIN)] == _PLAIN:  # no buffers, nothing alive
-                classes = ClassTable.build(
-                    annotation=site.annotation, args=args, kwargs=kwargs,
-                    exceptions=site.raises, globals_exceptions=snapshot.exceptions,
-                )  # fmt: skip
-                value = decode(
-                    raw[len(_PLAIN) :], [], classes=classes, annotation=site.annotation,
-                    limits=site.codec_limits,
-                )  # fmt: skip
-                q.rt.sup.kill(job_id, Cause.CANCELLED)
-                _core.close_all(channel, out, err)
+        made = self.snapshot.quick_call(args, kwargs)
+        if made is None or len(made[0]) > FRAME_INLINE - 256:
+            return None
+        sock = self.sock
+        with sock.lock:
+            if sock.is_closed or self.pool.spare:
+                return None
+            # Does not wait: the lock is held for one system call.
+            got = _core.recv(sock.number, PUB.size, 3, 0)
+        if got is None or len(got[1]) != 3:
+            return None  # an error record is told again by the queue's next answer
+        _, _, pool_id, job_id, version, _, _ = PUB.unpack(got[0])
+        channel, out, err = got[1]
+        if pool_id != self.pool.id or version != self.version:
+            _core.close_all(channel, out, err)  # an older snapshot: the closed channel ends it
+            return None
+        start_ns = time.monotonic_ns()
+        body = _header.encode(_header.CallHead(None, made[0], [], *self.tail))
+        try:
+            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS, 0)
+        except BaseException:
+            self._end(job_id, channel, out, err)
+            raise
+        if event[0] == _NOT_SENT:
+            _core.close_all(channel, out, err)
+            return None
+        raw = event[2]
+        if (
+            event[:2] == _ANSWER and event[3] < 0 and not event[6] and not event[7]
+            and raw[: len(_PLAIN)] == _PLAIN  # no buffers, nothing alive
+        ):  # fmt: skip
+            value = decode_plain(raw[len(_PLAIN) :], self.limits)
+            if value is NOT_PLAIN:
+                value = self._decode(raw[len(_PLAIN) :], args, kwargs)
+            if value is not NOT_PLAIN:
+                self._end(job_id, channel, out, err)
                 return (value,)
-    except ResultError:
-        pass  # the general way says it in full
-    return Begun(Box(job_id, version, got[1], pool), stream, event, start_ns)
+        stream = self.snapshot.begun_call(made[1])
+        return Begun(Box(job_id, version, got[1], self.pool), stream, event, start_ns)
+
+    def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""
+        site = self.site
+        classes = ClassTable.build(
+            annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
+            globals_exceptions=self.snapshot.exceptions,
+        )  # fmt: skip
+        try:
+            return decode(
+                body, [], classes=classes, annotation=site.annotation, limits=self.limits
+            )
+        except ResultError:
+            return NOT_PLAIN
+
+    def _end(self, job_id: int, channel: int, out: int, err: int) -> None:
+        """Kill the job, close its descriptors."""
+        control = self.control
+        message = KILL.pack(Msg.KILL, 0, job_id, Cause.CANCELLED, _core.cpu_current())
+        with control.lock:
+            if not control.is_closed:
+                with contextlib.suppress(OSError):  # gone: so is the job
+                    _core.send(control.number, message)
+        _core.close_all(channel, out, err)

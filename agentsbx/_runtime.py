@@ -246,27 +246,19 @@ def invoke(
     *,
     cancel: Cancel | None = None,
     detail: bool = True,
+    begun: _fast.Begun | None = None,
 ) -> Result:
-    """Run one call and wait.
+    """Run one call and wait; `begun`: it was sent the quick way already.
 
     Never raises for the body; `PolicyError`, `SandboxUnavailable`, `SerializationError` come before
     user code. Without `detail` usage and limits of a call that went well are left out (what a plain
     call does not look at).
     """
-    quick, begun = site.quick, None
-    if quick is not None and not detail and quick.rt is _engine.current():
-        try:
-            done = _fast.call(site, quick, args, kwargs)
-        except SupervisorGone:
-            done = None
-        if type(done) is tuple:
-            return Result(value=done[0])
-        begun = done
     for attempt in range(3):
         rt = _engine.current()
         try:
             if begun is not None:
-                return _finish(rt, site, quick, begun, args, kwargs, cancel)
+                return _finish(rt, site, begun, args, kwargs, cancel)
             return _invoke(rt, site, args, kwargs, cancel, detail)
         except SupervisorGone as e:
             _engine.restart(rt)
@@ -331,7 +323,8 @@ def _invoke(
             continue
         result = _result(site, snapshot, pool, reply, record, args, kwargs, watch, detail)
         if watch is None and place is not None and result.error is None and _HAS_ENVIRON:
-            site.quick = _fast.Quick(rt, site, snapshot, version, place)
+            shape = len(args), tuple(kwargs)
+            site.quick = _fast.Quick(rt, site, snapshot, version, place, shape)
         return result
     raise error or SandboxUnavailable(
         "sandboxes die or change before they are used", missing=["job"],
@@ -342,7 +335,6 @@ def _invoke(
 def _finish(
     rt: Runtime,
     site: CallSite,
-    quick: _fast.Quick,
     begun: _fast.Begun,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -357,7 +349,8 @@ def _finish(
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, False)
-    return _result(site, quick.snapshot, quick.pool, reply, record, args, kwargs, None, False)
+    pool, snapshot = begun.box.pool, begun.stream.snapshot
+    return _result(site, snapshot, pool, reply, record, args, kwargs, None, False)
 
 
 def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:

@@ -90,6 +90,11 @@ class CallStream:
         self._pickler = pickler
         self._server: Server | None = None
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What it continues."""
+        return self._snapshot
+
     def module_reply(self, name: str) -> tuple[bytes, list[Any]]:
         """Answer a job that asks for a module (`a.b`) or an attribute of one (`a.b:name`).
 
@@ -180,6 +185,28 @@ class Snapshot:
         except Exception:
             # What can no longer be pickled is certainly not what it was; a new snapshot says why.
             return False
+
+    def quick_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, ShipPickler] | None:
+        """The body of `begin_call` alone; None where it needs more than that (buffers, an error)."""
+        file = io.BytesIO()
+        pickler = ShipPickler(file, PROTOCOL)
+        pickler.context = self._context
+        pickler.dispatch_table = dispatch_table()
+        pickler.memo = self._pickler.memo
+        try:
+            pickler.dump((args, kwargs))
+        except Exception:
+            return None
+        return file.getvalue(), pickler
+
+    def begun_call(self, pickler: ShipPickler) -> CallStream:
+        """The `CallStream` of a quick call that turns out to need one."""
+        stream = CallStream.__new__(CallStream)
+        stream.body, stream.buffers, stream.served = b"", [], []
+        stream._snapshot, stream._pickler, stream._server = self, pickler, None
+        return stream
 
     def begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallStream:
         """Pickle the arguments of a call; raises `SerializationError` naming the argument."""

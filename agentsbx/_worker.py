@@ -91,6 +91,8 @@ def _reseed(seed: int | None) -> None:
     random = sys.modules.get("random")
     numpy_random = sys.modules.get("numpy.random")
     torch = sys.modules.get("torch")
+    if random is None and numpy_random is None and torch is None and seed is None:
+        return
     value = int.from_bytes(os.urandom(16), "little") if seed is None else seed
     if random is not None or seed is not None:
         import random as random_module
@@ -183,14 +185,15 @@ def _fail(exc: BaseException) -> None:
 
 def _alive() -> tuple[str, ...]:
     """Threads and processes that the function left behind: they die with this process."""
-    out: list[str] = []
     threading = sys.modules.get("threading")
+    if not _core.has_children() and (threading is None or threading.active_count() == 1):
+        return ()
+    out: list[str] = []
     if threading is not None and threading.active_count() > 1:
         current = threading.current_thread()
         out += [f"thread {t.name}" for t in threading.enumerate() if t is not current]
     try:
         # Pid 1 inherits every orphan: without a child there is nobody.
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         pids = [p for p in os.listdir("/proc") if p.isdigit() and p != "1"]
     except OSError:
         return tuple(out)

@@ -5,6 +5,7 @@
 #include "../spawn/zygote.h"
 
 #include <sched.h>
+#include <sys/wait.h>
 
 PyDoc_STRVAR(
     serve_doc,
@@ -67,7 +68,20 @@ static PyObject *py_cpu_current(PyObject *self, PyObject *args)
     return PyLong_FromLong(sched_getcpu() + 1);
 }
 
+PyDoc_STRVAR(children_doc, "has_children() -> bool\n\n"
+                           "Whether this process has a child that was not waited for.");
+
+static PyObject *py_has_children(PyObject *self, PyObject *args)
+{
+    siginfo_t info;
+
+    (void)self;
+    (void)args;
+    return PyBool_FromLong(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0);
+}
+
 PyMethodDef sbx_py_zygote[] = {
+    {"has_children", py_has_children, METH_NOARGS, children_doc},
     {"cpu_wait_on", py_cpu_wait_on, METH_VARARGS, wait_on_doc},
     {"cpu_release", py_cpu_release, METH_NOARGS, release_doc},
     {"cpu_current", py_cpu_current, METH_NOARGS, current_doc},
