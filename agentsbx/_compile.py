@@ -159,6 +159,7 @@ def _base_files(b: PlanBuilder, ids: tuple[int, int]) -> None:
     files["/etc/group"] = f"sandbox:x:{gid}:\n"
     for path, text in files.items():
         b.add(Op.WRITE, path=path, text=text, a=0o444)
+    b.add(Op.MKDIR, path="/.empty", a=0o555)  # what MASK shows for a directory
     b.add(Op.WRITE, path="/.canary", text="a wall is missing\n", a=0o444)
 
 
@@ -385,7 +386,7 @@ def _landlock(
         return
     b.landlock = (fs, net, scope)
     write = fs & ~_EXECUTE | _EXECUTE
-    for path in (*base, "/etc", "/proc", "/sys"):
+    for path in ("/etc", "/proc", *(p for p in base if not p.startswith("/etc/"))):
         b.add(Op.LANDLOCK, path=path, a=LL_READ, flags=Flag.OPTIONAL)
     b.add(Op.LANDLOCK, path="/dev", a=_READ_DIR | _READ | _WRITE | _IOCTL_DEV | _TRUNCATE)
     write &= ~(_IOCTL_DEV | _MAKE_CHAR | _MAKE_BLOCK | _MAKE_SOCK)

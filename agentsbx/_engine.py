@@ -50,7 +50,7 @@ class Runtime:
             bool(hello.is_root), hello.uid_base, hello.n_uids, hello.cgroup_version,
             hello.cgroup_have, hello.landlock_abi, os.uname().release,
         )  # fmt: skip
-        self.pools = Pools(self.sup, self.caps)
+        self.pools = Pools(self.sup, self.caps, lambda: job_env(Policy()))
         self.arenas = _arena.ArenaCache()
 
     def close(self) -> None:

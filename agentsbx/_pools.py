@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentsbx import _compile, _core, _host, _zygote
@@ -114,7 +115,10 @@ class TemplateKey(NamedTuple):
 class Pools:
     """All templates and pools of one supervisor."""
 
-    def __init__(self, sup: Supervisor, caps: _host.Caps) -> None:
+    def __init__(
+        self, sup: Supervisor, caps: _host.Caps, env: Callable[[], dict[str, str]]
+    ) -> None:
+        self._env = env  # what jobs without grants find in their environment
         self.sup = sup
         self.caps = caps
         self._lock = threading.RLock()
@@ -182,7 +186,8 @@ class Pools:
                 tree[path] = _host.look_up(path)
             if layout is not None:
                 names = ",".join(want.names) or "-"
-                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names)
+                env = "\x1f".join(f"{k}={v}" for k, v in self._env().items())
+                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names, env)
                 bootstrap = (layout.executable, *flags, *layout.sys_path)
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
             starting = self.sup.template(plan)

@@ -75,8 +75,10 @@ def _request_module(name: str) -> tuple[bytes, list[memoryview]]:
 
 def _apply(setup: _header.Setup) -> None:
     """Look like the host's process: environment, argv, main file."""
-    os.environ.clear()
-    os.environ.update(setup.env)
+    env = {os.fsencode(k): os.fsencode(v) for k, v in setup.env.items()}
+    if getattr(os.environ, "_data", None) != env:  # usually the zygote was given just this one
+        os.environ.clear()
+        os.environ.update(setup.env)
     sys.argv[:] = setup.argv
     main = sys.modules["__main__"]
     if setup.main_file is None:
@@ -118,7 +120,8 @@ class _Job:
     def load_waiting(self, fd: int = SNAPSHOT) -> None:
         """Snapshot of the pool, given at the fork."""
         size = os.fstat(fd).st_size
-        view = _transfer.map_private(fd, size)
+        small = size <= FRAME_INLINE
+        view = memoryview(os.pread(fd, size, 0)) if small else _transfer.map_private(fd, size)
         os.close(fd)
         n_body = int.from_bytes(view[:8], "little")
         body = view[8 : 8 + n_body]
@@ -238,7 +241,7 @@ def _prefault(job: _Job) -> None:
     _core.close_all(host, own)
 
 
-def prepare() -> _Job:
+def prepare(env: dict[str, str]) -> _Job:
     """Zygote: make what each job needs, and rehearse until the code of a call is specialised.
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
@@ -253,6 +256,7 @@ def prepare() -> _Job:
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
         _prefault(job)
     os.environ.clear()
+    os.environ.update(env)
     sys.meta_path[:] = finders
     return _Job()
 

@@ -1,6 +1,6 @@
 """Main program of a Python zygote: import what the jobs shall find imported, then serve for ever.
 
-Runs as ``python -I -S -B -c BOOT preload sys.path...`` in an empty environment and the
+Runs as ``python -I -S -B -c BOOT preload environment sys.path...`` in an empty environment and the
 template's base tree; pid 1 of its pid namespace, one thread, no secret. It never runs project code:
 `preload` names installed distributions or stdlib modules only.
 """
@@ -13,11 +13,12 @@ import os
 import sys
 
 BOOT = (
-    "import sys; sys.path[:] = sys.argv[2:]; from agentsbx._zygote import main; main(sys.argv[1])"
+    "import sys; words = sys.argv[1:3]; sys.path[:] = sys.argv[3:]; "
+    "from agentsbx._zygote import main; main(*words)"
 )
 
 
-def main(preload: str) -> None:
+def main(preload: str, env: str) -> None:
     """Import, freeze, serve. Never returns."""
     # msgspec would load it, and inspect with it: twice the memory that every fork copies.
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
@@ -31,7 +32,7 @@ def main(preload: str) -> None:
             with contextlib.suppress(Exception):
                 __import__(name)
     _blas.find()
-    job = _worker.prepare()
+    job = _worker.prepare(dict(v.split("=", 1) for v in env.split("\x1f")))
     sys.argv[:] = [""]
     gc.collect()
     gc.freeze()
