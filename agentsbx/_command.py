@@ -159,6 +159,10 @@ def _command_result(
         error = None
     if record.denied or (value is None and error is None):
         error, violations = _in_words(policy, pool, reply, record, table, error, value is None)
+    if value and reply.err.kept:
+        from agentsbx._said import violations as said
+
+        violations = violations + said(bytes(reply.err.kept), policy, pool.job.cwd)
     if watch is not None and (planted := watch.planted()):
         error, more = planted_error(planted, error)
         violations = more + violations
