@@ -43,7 +43,7 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
     "snapshot": (_wire.SNAPSHOT, "sbx_snapshot", "head.type head.n_bytes pool_id version"),
     "grow": (_wire.GROW, "sbx_grow", "head.type head.n_bytes pool_id count pad"),
     "start": (_wire.START, "sbx_start", "head.type head.n_bytes job_id start_ns deadline_ns"),
-    "kill": (_wire.KILL, "sbx_kill", "head.type head.n_bytes job_id cause pad"),
+    "kill": (_wire.KILL, "sbx_kill", "head.type head.n_bytes job_id cause cpu"),
     "wait": (_wire.ID, "sbx_wait", "head.type head.n_bytes job_id"),
     "drop": (_wire.ID, "sbx_drop", "head.type head.n_bytes id"),
     "pub": (_wire.PUB, "sbx_pub", "head.type head.n_bytes pool_id job_id version err pad"),
