@@ -38,6 +38,8 @@ class Cancel:
 
 
 class CallSite:
+    quick = None
+
     def __init__(self, fn: Any, policy: Policy, *, is_async: bool, name: str, **options: Any):
         self.fn, self.policy, self.is_async, self.name, self.options = (
             fn,
@@ -60,7 +62,15 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
     module = types.ModuleType("agentsbx._runtime")
     fake = Fake(module, [], [])
 
-    def invoke(site: CallSite, args: Any, kwargs: Any, *, cancel: Cancel, detail: bool) -> Result:
+    def invoke(
+        site: CallSite,
+        args: Any,
+        kwargs: Any,
+        *,
+        cancel: Cancel,
+        detail: bool,
+        begun: None = None,
+    ) -> Result:
         fake.calls.append((site, args, kwargs))
         if site.name == "slow":
             assert cancel.event.wait(10)
