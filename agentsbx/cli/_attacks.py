@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -138,7 +139,20 @@ def _must_fail_or_limit(result: Result) -> str | None:
 
 
 def _count_processes() -> int:
-    return sum(name.isdigit() for name in os.listdir("/proc"))
+    """Processes that descend from this one; sandboxes do, others of the machine do not count."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found, todo = 0, [os.getpid()]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += len(below)
+        todo += below
+    return found
 
 
 def _hook(_world: World) -> str:
