@@ -100,12 +100,13 @@ _signatures: dict[types.CodeType, tuple[Any, Any, inspect.Signature | None]] = {
 
 def _signature(fn: Any) -> inspect.Signature | None:
     """Return the present signature of a plain function (cached by its code and defaults)."""
-    code = getattr(fn, "__code__", None)
-    if code is None or hasattr(fn, "__wrapped__") or hasattr(fn, "__signature__"):
+    is_plain = type(fn) is types.FunctionType  # a bound method shows its function's code
+    if not is_plain or hasattr(fn, "__wrapped__") or hasattr(fn, "__signature__"):
         try:
             return inspect.signature(fn)
         except (TypeError, ValueError, NameError):
             return None
+    code = fn.__code__
     known = _signatures.get(code)
     if known is not None and known[0] is fn.__defaults__ and known[1] is fn.__kwdefaults__:
         return known[2]
@@ -125,12 +126,11 @@ def _signature(fn: Any) -> inspect.Signature | None:
 def bind_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise the TypeError of a call with wrong arguments, before a sandbox is used up."""
     __tracebackhide__ = True
-    code = getattr(fn, "__code__", None)
     if (
-        code is not None
+        type(fn) is types.FunctionType
         and not kwargs
-        and code.co_argcount == len(args)
-        and not code.co_kwonlyargcount
+        and fn.__code__.co_argcount == len(args)
+        and not fn.__code__.co_kwonlyargcount
     ):
         return  # the usual call, settled without building anything
     signature = _signature(fn)
@@ -171,6 +171,8 @@ def _first(fn: Any) -> str | None:
 def _method_owner(fn: Any) -> str | None:
     """Return the class name in `fn.__qualname__` if fn is a method by its first parameter."""
     owner: str = getattr(fn, "__qualname__", "").rpartition(".")[0]
+    if isinstance(fn, types.MethodType):
+        return None  # it has its object
     if not owner or owner.endswith("<locals>") or _first(fn) not in ("self", "cls"):
         return None
     return owner.rpartition("<locals>.")[2]

@@ -457,3 +457,16 @@ heavy = {{"msgspec", "cloudpickle", "asyncio", "agentsbx._core"}} & set(sys.modu
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-I", "-c", source], check=True, timeout=30)
+
+
+def test_bound_methods_know_their_object() -> None:
+    class Shop:
+        def price(self, n: int) -> int:
+            return n
+
+    call = sandbox(Shop().price)
+    assert list(inspect.signature(call).parameters) == ["n"]
+    with pytest.raises(TypeError, match="too many"):
+        call(1, 2)
+    with pytest.raises(TypeError, match="'n'"):
+        call.run()
