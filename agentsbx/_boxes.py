@@ -105,6 +105,7 @@ class Pool:
         self.version = 0
         self._policy_id: str | None = None
         self.lock = threading.Lock()
+        self.n_waiting = 0  # threads that wait for a sandbox they asked for
         self.spare: list[Box] = []  # taken from the queue by `wait_ready`
 
     def policy_id(self) -> str:

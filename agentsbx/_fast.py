@@ -96,8 +96,8 @@ class Quick:
             return None
         sock = self.sock
         with sock.lock:
-            if sock.is_closed or self.pool.spare:
-                return None
+            if sock.is_closed or self.pool.spare or self.pool.n_waiting:
+                return None  # no jumping the queue: each waiting thread has asked for one
             # Does not wait: the lock is held for one system call.
             got = _core.recv(sock.number, PUB.size, 3, 0)
         if got is None or len(got[1]) != 3:

@@ -331,10 +331,19 @@ class Supervisor:
             raise PoolGone("the pool was dropped")
         try:
             got = _core.recv(sock, PUB.size, 3, 0)
-            if got is None:
+            if got is not None:
+                if pool.n_waiting and not asked:
+                    self.grow(pool)  # we took what a waiting thread had asked for
+            else:
+                with pool.lock:
+                    pool.n_waiting += 1
                 if not asked:
-                    self._send(GROW.pack(Msg.GROW, 0, pool.id, 1, 0))
-                got = _core.recv(sock, PUB.size, 3, timeout_ms)
+                    self.grow(pool)
+                try:
+                    got = _core.recv(sock, PUB.size, 3, timeout_ms)
+                finally:
+                    with pool.lock:
+                        pool.n_waiting -= 1
         finally:
             pool.sock.release()
         if got is None:
@@ -358,9 +367,13 @@ class Supervisor:
             raise PoolGone("the template is worn out", template_id=pool.template_id, error=error)
         raise error
 
+    def grow(self, pool: Pool, n: int = 1) -> None:
+        """Ask for `n` sandboxes now: a thread waits for each."""
+        self._send(GROW.pack(Msg.GROW, 0, pool.id, n, 0))
+
     def wait_ready(self, pool: Pool, n: int, timeout_ms: int) -> None:
         """Ask for `n` waiting sandboxes, and wait for the first of them (at most `MAX_SPARE`)."""
-        self._send(GROW.pack(Msg.GROW, 0, pool.id, n, 0))
+        self.grow(pool, n)
         boxes = [self.take(pool, timeout_ms, asked=True) for _ in range(min(n, MAX_SPARE))]
         with pool.lock:
             pool.spare += boxes
