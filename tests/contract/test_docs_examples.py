@@ -71,3 +71,34 @@ def test_every_listed_policy_default_is_the_real_one() -> None:
         value = getattr(policy, fields[name])
         expected = {"nothing": (), "false": False, "true": True}.get(shown, shown.strip("`"))
         assert value == expected, name
+
+
+def test_reference_names_every_keyword_and_flag() -> None:
+    need_checkout()
+    from agentsbx._policy_keys import FIELDS, LIMITS, SITE_KEYWORDS
+    from agentsbx.cli._flags import FLAG_HELP
+
+    reference = ROOT / "docs/reference"
+    policy = (reference / "policy.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+)` \| [^|]+? \|", policy, re.MULTILINE))
+    assert listed == {*FIELDS, *LIMITS}
+    site = set(re.findall(r"^(\w+)\n: ", (reference / "python.md").read_text(), re.MULTILINE))
+    assert site == {*SITE_KEYWORDS, "output"}
+    flags = set(re.findall(r"--[a-z-]+", FLAG_HELP))
+    assert not flags - set(re.findall(r"--[a-z-]+", (reference / "cli.md").read_text()))
+
+
+def test_reference_names_everything_that_the_package_exports() -> None:
+    need_checkout()
+    import agentsbx
+
+    text = "".join(p.read_text() for p in (ROOT / "docs/reference").glob("*.md"))
+    missing = [n for n in agentsbx.__all__ if n[:1] != "_" and n not in text]
+    assert not missing
+
+
+def test_every_decision_is_listed() -> None:
+    need_checkout()
+    folder = ROOT / "docs/decisions"
+    pages = sorted(p.stem for p in folder.glob("[0-9]*.md"))
+    assert re.findall(r"^(\d{4}-\S+)$", (folder / "index.md").read_text(), re.MULTILINE) == pages
