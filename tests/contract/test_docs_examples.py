@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.tree import ROOT, need_checkout
+from contract.tree import CSRC, PACKAGE, ROOT, need_checkout
 
 EXAMPLE = re.compile(
     r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n"
@@ -102,3 +102,18 @@ def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs/decisions"
     pages = sorted(p.stem for p in folder.glob("[0-9]*.md"))
     assert re.findall(r"^(\d{4}-\S+)$", (folder / "index.md").read_text(), re.MULTILINE) == pages
+
+
+def test_architecture_names_every_module_and_c_file() -> None:
+    need_checkout()
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    names = set(re.findall(r"\b_?[a-z]+(?:_[a-z]+)*\*?", page))
+    families = tuple(n[:-1] for n in names if n.endswith("*"))
+    missing = [
+        p.stem
+        for p in PACKAGE.glob("*.py")
+        if p.stem not in names and not p.stem.startswith(families) and p.stem[:2] != "__"
+    ]
+    assert not missing
+    readme = (CSRC / "README.md").read_text()
+    assert not [p.name for p in CSRC.rglob("*.c") if p.stem not in readme]
