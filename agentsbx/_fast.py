@@ -84,8 +84,14 @@ class Quick:
             and getattr(sys.modules.get("__main__"), "__file__", None) == self.main_file
             and self.snapshot.is_current()
             and (not at.grants or is_same(at.grants))
-            and os.getcwd() == at.cwd
+            and self._is_here()
         )
+
+    def _is_here(self) -> bool:
+        try:
+            return os.getcwd() == self.at.cwd
+        except OSError:  # it was removed
+            return False
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any] | Begun | None:
         """(value,) of a call that went the usual way; None: nothing was sent, take the general way."""

@@ -182,6 +182,8 @@ def mark_hit(
 ) -> dict[str, Limit]:
     """The limit table with what was hit."""
     for v in violations:
+        if v.limit == "disk" and "inodes" in table:  # ENOSPC is both, and does not say which
+            table = table | {"inodes": msgspec.structs.replace(table["inodes"], hit=True)}
         if v.limit in table:
             table = table | {v.limit: msgspec.structs.replace(table[v.limit], hit=True)}
     hit = ""

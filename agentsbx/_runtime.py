@@ -142,9 +142,12 @@ def _environ() -> dict[Any, Any]:
 
 def _seen(site: CallSite) -> tuple[Any, ...]:
     """What `_setup` reads: a change of any of it makes a new set-up."""
+    return [os.environ.get(k) for k in site.env_keys], *_process()
+
+
+def _process() -> tuple[Any, ...]:
     main = sys.modules.get("__main__")
-    names = [os.environ.get(k) for k in site.env_keys]
-    return names, sys.argv.copy(), getattr(main, "__file__", None), sys.executable
+    return sys.argv.copy(), getattr(main, "__file__", None), sys.executable
 
 
 def _setup(site: CallSite) -> _header.Setup:
@@ -168,7 +171,7 @@ def _prepare(site: CallSite) -> Prepared:
             wrapper_reducer=_nested.reduce,
         )
         p.snapshot_fn = site.fn
-    if not fresh and p.environ == _environ() and p.seen[1] == sys.argv:
+    if not fresh and p.environ == _environ() and p.seen[1:] == _process():
         p.n_changes = 0
         return p
     p.environ = _environ().copy()

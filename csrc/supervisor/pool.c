@@ -145,8 +145,11 @@ uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
 
 /* Descriptors in unread messages count against every process of this user (unix(7),
  * ETOOMANYREFS): beyond this many sandboxes a pool keeps its own here until a call asks
- * for one (GROW). */
-enum { MAX_UNREAD = 20 };
+ * for one (GROW). Started by root, jobs have users of their own. */
+static unsigned max_unread(const struct sbx_sup *s)
+{
+    return s->l->is_root ? 400 : 40;
+}
 
 static unsigned n_unread(const struct sbx_sup *s)
 {
@@ -167,7 +170,7 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
                         .err = *e};
     int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
 
-    if (!e->stage && !p->n_owed && n_unread(s) >= MAX_UNREAD)
+    if (!e->stage && !p->n_owed && n_unread(s) >= max_unread(s))
         return;
     int r = p->state == POOL_DROPPED ? -EPIPE
                                      : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds,

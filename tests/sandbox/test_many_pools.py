@@ -1,6 +1,6 @@
 """Many pools and several threads: every waiting call gets a sandbox.
 
-Beyond 20 unread sandboxes the supervisor hands one out only when it is asked for one; a thread that
+Beyond some unread sandboxes the supervisor hands one out only when it is asked for one; a thread that
 takes what another had asked for must ask again for it.
 """
 
