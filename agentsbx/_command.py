@@ -159,7 +159,7 @@ def _command_result(
         error = None
     if record.denied or (value is None and error is None):
         error, violations = _in_words(policy, pool, reply, record, table, error, value is None)
-    if value and reply.err.kept:
+    if value and reply.err.kept and reply.kind == Frame.EXITED:
         from agentsbx._said import violations as said
 
         violations = violations + said(bytes(reply.err.kept), policy, pool.job.cwd)

@@ -155,7 +155,10 @@ def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) ->
         return False
     if record.n_pids_refused or record.peak_processes >= policy.limits.processes - 1 > 0:
         return True
-    calling, _ = _innermost(exc)  # non-blocking I/O gives EAGAIN too, from named calls
+    calling, source = _innermost(exc)
+    if source is not None and "fork" in source:
+        return True
+    # Non-blocking I/O gives EAGAIN too, from named calls.
     return record.peak_processes == 0 and calling not in ("recv", "read", "accept", "send", "write")
 
 

@@ -6,6 +6,7 @@ What we have to say goes to stderr as `agentsbx: ...`, our own failures exit wit
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 __all__ = ["main"]
@@ -82,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
         # Nothing to clean up here: the supervisor sees this process end and ends all that is left.
         import os
 
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code)
     return code
 
