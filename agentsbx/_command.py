@@ -137,7 +137,8 @@ def _command_result(
     record: ExitRecord | None,
     watch: Watch | None,
 ) -> Result:
-    record = record or ExitRecord.lost(0)
+    if record is None:  # it ended with 0: the reaper counted, nothing needs to be explained
+        record = ExitRecord.ended(*EXITED.unpack_from(reply.body)[2:])
     usage = _exits.usage_of(record, reply)
     table = limit_table(policy.limits, pool.job.enforced, usage)
     violations: list[Violation] = []

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from agentsbx import _arena, _compile, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
-from agentsbx._job import Cancel, Exchange
+from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
 from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
@@ -198,7 +198,7 @@ def converse(
             cancel.arm(None)
         with contextlib.suppress(SupervisorGone):
             # It ends by itself, and how is worth knowing; what is left after that is killed.
-            is_asked = detail or reply.kind not in (Frame.RESULT, Frame.ERROR)
+            is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
             if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
                 job_id = 0
             if job_id:
@@ -207,9 +207,18 @@ def converse(
             rt.arenas.put(arena, lambda: _is_alive(rt, box.job_id))
         box.close()
         rt.pools.leave(box.pool)
-    if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over and not detail:
+    if _is_fine(reply) and not detail:
         return None
     return rt.sup.wait(box.job_id)
+
+
+def _is_fine(reply: Reply) -> bool:
+    """Whether the answer says all: a value, or a command that ended with 0."""
+    if reply.is_malformed or reply.over:
+        return False
+    return reply.kind == Frame.RESULT or (
+        reply.kind == Frame.EXITED and reply.body[:4] == b"\0\0\0\0"
+    )
 
 
 def _is_alive(rt: Runtime, job_id: int) -> bool:

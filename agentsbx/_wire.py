@@ -156,6 +156,11 @@ class ExitRecord(NamedTuple):
                    refused, wall, tuple(denied))  # fmt: skip
 
     @classmethod
+    def ended(cls, utime_us: int, stime_us: int, maxrss_kb: int) -> ExitRecord:
+        """Of a command that ended with 0, as its reaper counted."""
+        return cls(0, Cause.EXITED, 0, False, utime_us, stime_us, maxrss_kb * 1024, 0, 0, 0, 0, ())
+
+    @classmethod
     def lost(cls, job_id: int) -> ExitRecord:
         """Stand-in where the supervisor itself is gone."""
         blank = cls.unpack(bytes(EXIT_SIZE))
