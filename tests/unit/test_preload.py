@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import functools
 import json
 import pickle
@@ -112,3 +113,39 @@ def test_order_is_stable():
 
 def test_callables_without_code_are_fine():
     assert wanted(len).names == ()
+
+
+def uses_numbers(x):
+    return decimal.Decimal(x)
+
+
+def test_guess_knows_the_modules_of_names():
+    assert "json" in _preload.guess(uses_json).names
+    assert "decimal" in _preload.guess(uses_numbers).names
+    assert _preload.guess(uses_numbers).packages == frozenset()
+
+
+def test_guess_finds_packages_and_where_a_name_comes_from():
+    msgspec = pytest.importorskip("msgspec")
+    names = {"Struct": msgspec.Struct, "decimal": decimal}
+
+    def fn():
+        return Struct, decimal  # noqa: F821
+
+    found = _preload.guess(type(fn)(fn.__code__, names))
+    assert found.packages == {"msgspec"}
+    assert "decimal" in found[1]
+
+
+def test_guess_leaves_project_code_and_the_unknown_out():
+    names = {"uses_json": uses_json, "sys": __import__("sys")}
+
+    def fn():
+        return uses_json, sys, nothing_at_all  # noqa: F821
+
+    assert _preload.guess(type(fn)(fn.__code__, names)).names == ()
+
+
+@pytest.mark.parametrize("fn", [len, None, functools.partial(uses_json), object()])
+def test_guess_of_anything(fn):
+    assert _preload.guess(fn).packages == frozenset()
