@@ -103,7 +103,7 @@ def _decode(
 
 
 def decode_plain(body: bytes, limits: CodecLimits) -> Any:
-    """The value of an answer in plain form (what most are); NOT_PLAIN for any other, also a bad one."""
+    """Return the value of an answer in plain form; NOT_PLAIN for any other, also a bad one."""
     packed = body[1:]
     if len(body) < 2 or body[0] != PLAIN or not check_plain(packed, limits.depth):
         return NOT_PLAIN

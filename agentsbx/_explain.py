@@ -207,7 +207,9 @@ def _hidden(
 def _read_only(path: str, policy: Policy) -> Violation:
     parent = os.path.dirname(path)
     if allows(policy, path) == "write":  # granted, and yet read-only: only we mount that
-        what = f"writing {quote(path)} is denied: a protected name, which would make the host run code"
+        what = (
+            f"writing {quote(path)} is denied: a protected name, which would make the host run code"
+        )
         todo = "nothing in a write grant may touch it; do that step outside the sandbox"
         return violation("write", path, "protected name", what, todo=todo)
     if parent == "/" or any(is_below(path, place) for place in _SYSTEM):

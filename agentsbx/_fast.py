@@ -94,7 +94,7 @@ class Quick:
             return False
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any] | Begun | None:
-        """(value,) of a call that went the usual way; None: nothing was sent, take the general way."""
+        """Return (value,) of a call that went the usual way; None: nothing was sent."""
         if (len(args), tuple(kwargs)) != self.shape or not self.is_current():
             return None
         made = self.snapshot.quick_call(args, kwargs)
@@ -145,9 +145,7 @@ class Quick:
             globals_exceptions=self.snapshot.exceptions,
         )  # fmt: skip
         try:
-            return decode(
-                body, [], classes=classes, annotation=site.annotation, limits=self.limits
-            )
+            return decode(body, [], classes=classes, annotation=site.annotation, limits=self.limits)
         except ResultError:
             return NOT_PLAIN
 

@@ -343,7 +343,7 @@ def _finish(
     kwargs: dict[str, Any],
     cancel: Cancel | None,
 ) -> Result:
-    """The rest of a call that began the quick way: it was sent and takes longer, prints, asks ..."""
+    """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
     reply = Reply(*_outputs(site))
     exchange = Exchange(
         rt.sup, begun.box, timeout_s=site.policy.limits.timeout, reply=reply, stream=begun.stream,
@@ -351,9 +351,9 @@ def _finish(
     )  # fmt: skip
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
-    record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, False)
+    record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
     pool, snapshot = begun.box.pool, begun.stream.snapshot
-    return _result(site, snapshot, pool, reply, record, args, kwargs, None, False)
+    return _result(site, snapshot, pool, reply, record, args, kwargs, None, detail=False)
 
 
 def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:

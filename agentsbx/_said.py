@@ -28,7 +28,9 @@ _LINE = re.compile(
 )
 # The last thing that looks like a path before the answer (cat: X: No such ...), else one behind it
 # (Python: ... No such file or directory: 'X').
-_PATH = re.compile(r"['\"‘`](?P<quoted>[^'\"’`\n]{1,4096})['\"’`]|(?P<bare>[^\s:'\"]{1,4096})(?=:|$)")
+_PATH = re.compile(
+    r"['\"\u2018`](?P<quoted>[^'\"\u2019`\n]{1,4096})['\"\u2019`]|(?P<bare>[^\s:'\"]{1,4096})(?=:|$)"
+)
 
 
 def violations(stderr: bytes, policy: Policy, cwd: str) -> list[Violation]:

@@ -189,7 +189,7 @@ class Snapshot:
     def quick_call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes, ShipPickler] | None:
-        """The body of `begin_call` alone; None where it needs more than that (buffers, an error)."""
+        """Return the body of `begin_call` alone; None where it needs more (buffers, an error)."""
         file = io.BytesIO()
         pickler = ShipPickler(file, PROTOCOL)
         pickler.context = self._context

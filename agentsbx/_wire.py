@@ -158,7 +158,8 @@ class ExitRecord(NamedTuple):
     @classmethod
     def ended(cls, utime_us: int, stime_us: int, maxrss_kb: int) -> ExitRecord:
         """Of a command that ended with 0, as its reaper counted."""
-        return cls(0, Cause.EXITED, 0, False, utime_us, stime_us, maxrss_kb * 1024, 0, 0, 0, 0, ())
+        used = utime_us, stime_us, maxrss_kb * 1024
+        return cls(0, Cause.EXITED, 0, False, *used, 0, 0, 0, 0, ())  # noqa: FBT003
 
     @classmethod
     def lost(cls, job_id: int) -> ExitRecord:

@@ -58,9 +58,9 @@ int sbx_child_template(const struct sbx_plan *plan, const int *mount_fds,
                        unsigned n_mounts, int zygote_sock, int is_command,
                        int self_exe_fd, struct sbx_err *e);
 
-/* Wait for the call on that CPU (1 + its number; 0: anywhere), where the host's thread is: a
- * wake-up across CPUs costs more than all else in a call. Then back to all that this
- * process may use, before user code. */
+/* Wait for the call on that CPU (1 + its number; 0: anywhere), where the host's thread
+ * is: a wake-up across CPUs costs more than all else in a call. Then back to all that
+ * this process may use, before user code. */
 void sbx_cpu_wait_on(uint32_t cpu);
 void sbx_cpu_release(void);
 

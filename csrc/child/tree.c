@@ -257,8 +257,8 @@ static int op_mask(struct sbx_setup *s, const char *path)
     if (fstat(to, &st) < 0)
         return -errno;
     if (S_ISDIR(st.st_mode)) {
-                SBX_FD int fd = SBX_RET(syscall(428, s->root_fd, ".empty",
-                                        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+        SBX_FD int fd = SBX_RET(
+            syscall(428, s->root_fd, ".empty", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
         int r = fd < 0 ? fd : set_rdonly(fd);
         return r < 0 ? r : sbx_move_mount(fd, to);
     }

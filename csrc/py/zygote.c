@@ -11,7 +11,8 @@ PyDoc_STRVAR(
     serve_doc,
     "zygote_serve(sock) -> tuple[int, int, int] | None\n\n"
     "Fork jobs as the supervisor asks, for ever. Returns None in the zygote when the\n"
-    "supervisor is gone, (job_id, snapshot_version, cpu) in each job with all walls up.");
+    "supervisor is gone, (job_id, snapshot_version, cpu) in each job with all walls "
+    "up.");
 
 static PyObject *py_zygote_serve(PyObject *self, PyObject *args)
 {
@@ -34,8 +35,9 @@ static PyObject *py_zygote_serve(PyObject *self, PyObject *args)
                          (unsigned long long)info.version, (unsigned)info.cpu);
 }
 
-PyDoc_STRVAR(wait_on_doc, "cpu_wait_on(cpu: int) -> None\n\n"
-                          "Job: wait for the call on that CPU (1 + number; 0: anywhere).");
+PyDoc_STRVAR(wait_on_doc,
+             "cpu_wait_on(cpu: int) -> None\n\n"
+             "Job: wait for the call on that CPU (1 + number; 0: anywhere).");
 
 static PyObject *py_cpu_wait_on(PyObject *self, PyObject *args)
 {
@@ -48,7 +50,8 @@ static PyObject *py_cpu_wait_on(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(release_doc, "cpu_release() -> None\n\nJob: the call has come, use all CPUs.");
+PyDoc_STRVAR(release_doc,
+             "cpu_release() -> None\n\nJob: the call has come, use all CPUs.");
 
 static PyObject *py_cpu_release(PyObject *self, PyObject *args)
 {

@@ -71,7 +71,7 @@ struct sbx_plc {
     uint64_t refill_ns; /* no refill before: the call that just started goes first */
     uint32_t n_jobs;    /* of any state: a dropped pool is freed with its last one */
     uint32_t n_waiting; /* forking or waiting */
-    uint32_t cpu;           /* of the last host thread, see sbx_kill */
+    uint32_t cpu;       /* of the last host thread, see sbx_kill */
     uint32_t n_owed;    /* asked for by GROW, not published yet */
     /* sandboxes that died before any START, since the last START */
     uint32_t n_early_deaths;

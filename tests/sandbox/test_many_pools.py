@@ -1,7 +1,7 @@
 """Many pools and several threads: every waiting call gets a sandbox.
 
-Beyond some unread sandboxes the supervisor hands one out only when it is asked for one; a thread that
-takes what another had asked for must ask again for it.
+Beyond some unread sandboxes the supervisor hands one out only when it is asked for one; a thread
+that takes what another had asked for must ask again for it.
 """
 
 from __future__ import annotations

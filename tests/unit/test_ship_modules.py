@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 
@@ -363,9 +364,10 @@ def test_script_functions(tmp_path):
 
     import _ship_peer
 
+    tests = os.path.dirname(_ship_peer.__file__)
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys\nsys.path[:0] = [{_ship_peer.ROOT!r}, {_ship_peer.ROOT + '/tests'!r}]\n"
+        f"import sys\nsys.path[:0] = [{_ship_peer.ROOT!r}, {tests!r}]\n"
         "from _ship_peer import call\n"
         "class A: pass\nN = 4\n"
         "def f(a):\n    import __main__\n"
