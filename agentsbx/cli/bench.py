@@ -15,6 +15,7 @@ import tempfile
 from typing import Any, NamedTuple
 
 import agentsbx
+from agentsbx._load import load
 from agentsbx.cli._measure import Load, Sample
 from agentsbx.cli._table import table
 
@@ -98,6 +99,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     parser.add_argument("--only", action="append", choices=GROUPS, help="only these; repeatable")
     options = parser.parse_args(argv)
+    load("_runtime")  # where there are no sandboxes at all, this says why
     from agentsbx.cli import _bench_calls, _bench_rest
 
     bench = Bench(quick=options.quick)

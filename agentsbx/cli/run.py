@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from agentsbx._load import load
 from agentsbx.cli import OURS, UsageError, complain
@@ -52,6 +53,8 @@ def main(argv: list[str]) -> int:
         raise UsageError("run needs a command: agentsbx run [flags] -- command args")
     cwd = keywords.pop("cwd", None)
     policy = policy_of(keywords)
+    if sys.platform != "linux":
+        load("_command")  # raises: what comes next is not there
     _die_with_parent()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
