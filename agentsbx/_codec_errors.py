@@ -31,6 +31,7 @@ __all__ = ["DECODERS", "RemoteTraceback", "decode_exception", "encode_as_value",
 
 MAX_MESSAGE = 8192
 MAX_TRACEBACK = 32768
+MAX_FRAMES = 1000  # the innermost: of a runaway recursion there may be a million
 MAX_CHAIN = 8
 MAX_NOTES = 32
 _CELLS = 14
@@ -247,7 +248,7 @@ def _traceback_text(exc: BaseException, roots: tuple[str, ...]) -> str:
 
     ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
     try:
-        whole = traceback.TracebackException.from_exception(exc, compact=True)
+        whole = traceback.TracebackException.from_exception(exc, limit=-MAX_FRAMES, compact=True)
         _keep_frames(whole, lambda name: not name.startswith(ours))
         text = "".join(whole.format())
         if len(text) > MAX_TRACEBACK and roots:
