@@ -130,9 +130,9 @@ def explain_exit(
             name = _signal.Signals(exit.signal).name
         except ValueError:
             name = f"signal {exit.signal}"
-        if name == "SIGXFSZ":
+        if name == "SIGXFSZ" and limits["file_size"].asked is not None:
             return explain_limit("file_size", limits, usage)[0]
-        if name == "SIGXCPU":
+        if name == "SIGXCPU" and limits["cpu_time"].asked is not None:
             return explain_limit("cpu_time", limits, usage)[0]
         words = _SIGNAL_WORDS.get(name, "was killed")
         return JobDied(f"the job {words}: {name}", signal=exit.signal)

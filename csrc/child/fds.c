@@ -48,11 +48,13 @@ int sbx_fds_close(unsigned first, struct sbx_err *e)
     }
 }
 
-/* Signals whose default action ends a process, without those that the kernel forces
- * (SEGV, BUS, FPE, ILL, SYS, KILL) and those that Python ignores (PIPE, XFSZ). */
-static const int deadly[] = {SIGHUP,  SIGQUIT, SIGABRT,   SIGUSR1,  SIGUSR2,
-                             SIGALRM, SIGTERM, SIGVTALRM, SIGPROF,  SIGIO,
-                             SIGXCPU, SIGTRAP, SIGPWR,    SIGSTKFLT};
+/* Signals whose default action ends a process, without KILL and those that Python
+ * ignores (PIPE, XFSZ). SEGV and its kin are among them for who sends them by kill(2);
+ * a real fault on a broken stack is forced by the kernel all the same. */
+static const int deadly[] = {SIGHUP,  SIGQUIT, SIGABRT,   SIGUSR1,   SIGUSR2,
+                             SIGALRM, SIGTERM, SIGVTALRM, SIGPROF,   SIGIO,
+                             SIGXCPU, SIGTRAP, SIGPWR,    SIGSTKFLT, SIGSEGV,
+                             SIGBUS,  SIGFPE,  SIGILL,    SIGSYS};
 
 static void die_of(int sig)
 {
