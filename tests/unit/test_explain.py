@@ -327,7 +327,7 @@ def test_killed_job() -> None:
     [
         (Exit(signal=9, cause="timeout"), SandboxTimeout, "timeout=30s"),
         (Exit(signal=25, cause="signaled"), LimitExceeded, "file_size="),
-        (Exit(signal=24, cause="signaled"), LimitExceeded, "cpu_time="),
+        (Exit(signal=24, cause="signaled"), JobDied, "SIGXCPU"),  # no such limit was asked
         (Exit(signal=31, cause="signaled"), JobDied, "system call filter"),
         (Exit(signal=63, cause="signaled"), JobDied, "signal 63"),
         (Exit(cause="cancelled"), JobDied, "cancelled"),
@@ -339,6 +339,13 @@ def test_every_end_has_its_error(end: Exit, kind: type, words: str) -> None:
     error = _explain.explain_exit(end, TABLE, USED)
     assert type(error) is kind
     assert words in str(error)
+
+
+def test_sigxcpu_is_the_limit_where_one_was_asked() -> None:
+    table = _explain.limit_table(Policy.from_keywords(cpu_time="2s").limits)
+    error = _explain.explain_exit(Exit(signal=24, cause="signaled"), table, USED)
+    assert isinstance(error, LimitExceeded)
+    assert "cpu_time=" in str(error)
 
 
 # -- environment, system calls ------------------------------------------------------------------
