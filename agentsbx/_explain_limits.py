@@ -117,6 +117,13 @@ _SIGNAL_WORDS = {
 }
 
 
+def _is_spent(cpu_time: float | None, usage: Usage | None) -> bool:
+    """Whether the limit on CPU time was near: a job may send itself SIGXCPU."""
+    if cpu_time is None:
+        return False
+    return usage is None or usage.cpu_user_s + usage.cpu_system_s >= 0.8 * cpu_time
+
+
 def explain_exit(
     exit: Exit,  # noqa: A002
     limits: Mapping[str, Limit],
@@ -132,7 +139,7 @@ def explain_exit(
             name = f"signal {exit.signal}"
         if name == "SIGXFSZ" and limits["file_size"].asked is not None:
             return explain_limit("file_size", limits, usage)[0]
-        if name == "SIGXCPU" and limits["cpu_time"].asked is not None:
+        if name == "SIGXCPU" and _is_spent(limits["cpu_time"].asked, usage):
             return explain_limit("cpu_time", limits, usage)[0]
         words = _SIGNAL_WORDS.get(name, "was killed")
         return JobDied(f"the job {words}: {name}", signal=exit.signal)

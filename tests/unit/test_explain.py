@@ -343,9 +343,12 @@ def test_every_end_has_its_error(end: Exit, kind: type, words: str) -> None:
 
 def test_sigxcpu_is_the_limit_where_one_was_asked() -> None:
     table = _explain.limit_table(Policy.from_keywords(cpu_time="2s").limits)
-    error = _explain.explain_exit(Exit(signal=24, cause="signaled"), table, USED)
+    end = Exit(signal=24, cause="signaled")
+    error = _explain.explain_exit(end, table, Usage(cpu_user_s=1.9, cpu_system_s=0.1))
     assert isinstance(error, LimitExceeded)
     assert "cpu_time=" in str(error)
+    # Long before the limit: the job sent it to itself.
+    assert type(_explain.explain_exit(end, table, USED)) is JobDied
 
 
 # -- environment, system calls ------------------------------------------------------------------
