@@ -94,7 +94,7 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(rt, box, exchange, b"", [], cancel, detail=False)
+    record = _engine.converse(rt, box, exchange, b"", [], cancel, detail=watch is not None)
     return _command_result(argv, policy, pool, reply, record, watch)
 
 

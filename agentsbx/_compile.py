@@ -208,7 +208,10 @@ def compile_job(
     # Started by root the supervisor sets vm.memfd_noexec=2 for its pid namespace; an ordinary user
     # cannot, so there the filter demands MFD_NOEXEC_SEAL.
     b.bpf = build_filter(
-        policy.profile, extra=policy.syscalls, memfd_noexec_seal=not caps.is_root, ids=ids
+        policy.profile,
+        extra=policy.syscalls,
+        memfd_noexec_seal=not caps.is_root and caps.has_noexec_seal,
+        ids=ids,
     )
     b.add(Op.SECCOMP, flags=Flag.LISTENER)
     enforced["system calls"] = f"seccomp allow-list (profile {policy.profile})"
@@ -323,6 +326,8 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
     enforced["processes"] = (
         "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
     )
+    if policy.strict_limits and lim.cpu_time >= 0 and not acct_cg:
+        _missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
     if lim.cpu_time >= 0:
         enforced["cpu_time"] = (
             "cgroup accounting, whole tree"

@@ -150,3 +150,14 @@ class Caps(msgspec.Struct, frozen=True):
     cgroup_have: int = 0
     landlock_abi: int = 0
     kernel: str = ""
+
+    @property
+    def has_noexec_seal(self) -> bool:
+        """Whether memfd_create knows MFD_NOEXEC_SEAL (Linux 6.3).
+
+        >>> Caps(kernel="6.18.4-x").has_noexec_seal, Caps(kernel="5.15.0").has_noexec_seal
+        (True, False)
+        """
+        major, _, rest = self.kernel.partition(".")
+        minor = rest.partition(".")[0].partition("-")[0]
+        return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= (6, 3)

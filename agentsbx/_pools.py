@@ -125,6 +125,7 @@ class Pools:
         self._templates: OrderedDict[TemplateKey, int] = OrderedDict()
         self._pools: OrderedDict[object, Pool] = OrderedDict()
         self._starting: dict[int, Starting] = {}
+        self._retired: set[int] = set()
         self._running: Counter[int] = Counter()  # calls in flight, by template
         self._bases: dict[int, tuple[str, ...]] = {}
         self._system: dict[str, _host.Found | str] | None = None
@@ -160,8 +161,13 @@ class Pools:
         """The counterpart of `enter`."""
         with self._lock:
             self._running[pool.template_id] -= 1
-            if not self._running[pool.template_id]:
-                del self._running[pool.template_id]
+            if self._running[pool.template_id]:
+                return
+            del self._running[pool.template_id]
+            if pool.template_id in self._retired:
+                self._retired.remove(pool.template_id)
+                with contextlib.suppress(SupervisorGone):
+                    self._drop_template(pool.template_id)
 
     def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
         """A zygote that has imported at least the packages of `want`, or is about to.
@@ -273,11 +279,14 @@ class Pools:
                 self.sup.drop_pool(pool)
 
     def forget_template(self, template_id: int) -> None:
-        """A template's zygote died: the next call starts another."""
+        """The next call starts another zygote; this one ends when no call runs in it any more."""
         with self._lock:
             for key, have in list(self._templates.items()):
                 if have == template_id:
                     del self._templates[key]
+            if self._running[template_id]:
+                self._retired.add(template_id)
+                return
             with contextlib.suppress(SupervisorGone):
                 self._drop_template(template_id)
 

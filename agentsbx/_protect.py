@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import stat
 import unicodedata
 from collections import deque
@@ -30,6 +31,7 @@ FILES = frozenset(
 DIRS = frozenset({".vscode", ".idea", ".claude", ".cursor", ".husky", ".devcontainer"})
 GIT = frozenset({"hooks", "config", "info", "config.worktree"})
 REFUSED = ".agentsbx-refused"
+_MOVED_ASIDE = re.compile(re.escape(REFUSED) + r"\d*$")
 MAX_ENTRIES = 50_000
 MAX_TOLD = 20
 
@@ -70,7 +72,7 @@ def _protected_paths(root: str) -> tuple[list[str], bool]:
                     n += 1
                     if n > MAX_ENTRIES:
                         return found, False
-                    if REFUSED in entry.name:
+                    if _MOVED_ASIDE.search(entry.name):
                         continue
                     is_dir = entry.is_dir(follow_symlinks=False)
                     if is_protected(entry.name):

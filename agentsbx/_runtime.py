@@ -219,11 +219,12 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
     at = p.place
     same = (
         at is not None and at.rt is rt and at.cwd == cwd and at.layout is layout
-        and not at.pool.is_closed and not site.policy.write and is_same(at.grants)
+        and not at.pool.is_closed and not site.policy.write and not site.policy.fresh
+        and is_same(at.grants)
     )  # fmt: skip
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
-        owner = site if site.policy.fresh else None
+        owner = object() if site.policy.fresh else None  # a new interpreter for each call
         template = rt.pools.template(layout, p.want or Wanted(((), ())), owner)
         pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
@@ -325,7 +326,15 @@ def _invoke(
         except NotSent:  # the waiting sandbox had died: nothing ran yet
             continue
         result = _result(site, snapshot, pool, reply, record, args, kwargs, watch, detail)
-        if watch is None and place is not None and result.error is None and _HAS_ENVIRON:
+        if site.policy.fresh:
+            rt.pools.forget_template(pool.template_id)
+        if (
+            watch is None
+            and place is not None
+            and not site.policy.fresh
+            and result.error is None
+            and _HAS_ENVIRON
+        ):
             shape = len(args), tuple(kwargs)
             site.quick = _fast.Quick(rt, site, snapshot, version, place, shape)
         return result

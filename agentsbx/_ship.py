@@ -72,6 +72,13 @@ def _pickler(context: Context, memo: Any) -> tuple[ShipPickler, _Output]:
     return pickler, out
 
 
+def _small_only(buffer: pickle.PickleBuffer) -> bool:
+    """Let small buffers go into the pickle; a big one ends it before anything is copied."""
+    if memoryview(buffer).nbytes >= OUT_OF_BAND:
+        raise BufferError("a big buffer goes beside the pickle")
+    return True
+
+
 class CallStream:
     """The arguments of one call, and the replies to what that job asks for."""
 
@@ -191,7 +198,7 @@ class Snapshot:
     ) -> tuple[bytes, ShipPickler] | None:
         """Return the body of `begin_call` alone; None where it needs more (buffers, an error)."""
         file = io.BytesIO()
-        pickler = ShipPickler(file, PROTOCOL)
+        pickler = ShipPickler(file, PROTOCOL, buffer_callback=_small_only)
         pickler.context = self._context
         pickler.dispatch_table = dispatch_table()
         pickler.memo = self._pickler.memo
