@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import threading
 import warnings
 import weakref
@@ -16,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentsbx import _engine, _exits, _fast, _header, _host, _nested, _outcome, _ship, _transfer
+from agentsbx import (
+    _engine,
+    _exits,
+    _fast,
+    _header,
+    _host,
+    _nested,
+    _outcome,
+    _setup,
+    _ship,
+    _transfer,
+)
 from agentsbx._boxes import Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
@@ -134,31 +144,6 @@ def _return_annotation(fn: Any) -> Any:
 # -- preparing ---------------------------------------------------------------------------------
 
 
-def _environ() -> dict[Any, Any]:
-    """The dictionary behind `os.environ`, to compare as a whole; a copy where there is none."""
-    found = getattr(os.environ, "_data", None)
-    return found if type(found) is dict else dict(os.environ)
-
-
-def _seen(site: CallSite) -> tuple[Any, ...]:
-    """What `_setup` reads: a change of any of it makes a new set-up."""
-    return [os.environ.get(k) for k in site.env_keys], *_process()
-
-
-def _process() -> tuple[Any, ...]:
-    main = sys.modules.get("__main__")
-    return sys.argv.copy(), getattr(main, "__file__", None), sys.executable
-
-
-def _setup(site: CallSite) -> _header.Setup:
-    main = sys.modules.get("__main__")
-    return _header.Setup(
-        _engine.job_env(site.policy), list(sys.argv), getattr(main, "__file__", None), [],
-        os.cpu_count() or 1, site.raw_policy,
-        site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
-    )  # fmt: skip
-
-
 def _prepare(site: CallSite) -> Prepared:
     """Present snapshot and set-up of a site; a new version where anything changed."""
     p = site.prepared
@@ -167,18 +152,18 @@ def _prepare(site: CallSite) -> Prepared:
         p.snapshot = _ship.take_snapshot(
             site.fn,
             captures=site.captures,
-            hidden_env=_hidden_env(site.policy),
+            hidden_env=_setup.hidden_env(site.policy),
             wrapper_reducer=_nested.reduce,
         )
         p.snapshot_fn = site.fn
-    if not fresh and p.environ == _environ() and p.seen[1:] == _process():
+    if not fresh and p.environ == _setup.environ() and p.seen[1:] == _setup.process():
         p.n_changes = 0
         return p
-    p.environ = _environ().copy()
-    seen = _seen(site)
+    p.environ = _setup.environ().copy()
+    seen = _setup.seen(site)
     if fresh or seen != p.seen:
         p.seen = seen
-        p.setup = _setup(site)
+        p.setup = _setup.setup(site)
         p.version += 1
         p.n_changes += 1
         lengths = [v.nbytes for v in _views(p.snapshot.buffers)]
@@ -186,11 +171,6 @@ def _prepare(site: CallSite) -> Prepared:
     else:
         p.n_changes = 0
     return p
-
-
-def _hidden_env(policy: Policy) -> dict[str, str]:
-    granted = set(policy.env_names)
-    return {k: v for k, v in os.environ.items() if k not in granted}
 
 
 def _wanted(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:

@@ -52,11 +52,17 @@ def work(kind: str) -> Any:
 KINDS = ["plain"] * 5 + ["crash", "killed", "raise", "daemon", "files", "big", "children", "output"]
 
 
+def _groups() -> list[str]:
+    """Return the control groups of our own helpers: other tests run beside this one."""
+    own = [f"-{pid}-" for pid in watching.tree(os.getpid())]
+    return [name for name in watching.cgroups() if any(pid in name for pid in own)]
+
+
 def _picture() -> dict[str, Any]:
     return {
         "descriptors": watching.descriptors(),
         "processes": len(watching.tree(os.getpid())),
-        "cgroups": len(watching.cgroups()),
+        "cgroups": len(_groups()),
         "mounts": watching.mounts(),
         "files": watching.temporary_files(),
         "memory": watching.resident_kb(os.getpid()),
@@ -96,7 +102,7 @@ def test_a_thousand_calls_leave_nothing_behind(box: Any, scratch: Path) -> None:
     assert after["descriptors"] <= before["descriptors"] + 6, (before, after)
     assert after["cgroups"] <= before["cgroups"] + 4, (before, after)
     assert after["mounts"] == before["mounts"]
-    assert after["files"] == before["files"]
+    assert after["files"] <= before["files"]
     assert after["memory"] <= before["memory"] + 6000, (before, after)
     assert after["helpers"] <= before["helpers"] + 2000, (before, after)
 

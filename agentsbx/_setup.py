@@ -1,0 +1,51 @@
+"""What a job is made to look like: this process's environment, argv and main file (rule 4.8, 4.9).
+
+Read anew for each call, cheaply: a change makes a new set-up, and with it a new snapshot version.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agentsbx import _engine, _header
+
+if TYPE_CHECKING:
+    from agentsbx._runtime import CallSite
+    from agentsbx.policy import Policy
+
+__all__ = ["environ", "hidden_env", "process", "seen", "setup"]
+
+
+def environ() -> dict[Any, Any]:
+    """The dictionary behind `os.environ`, to compare as a whole; a copy where there is none."""
+    found = getattr(os.environ, "_data", None)
+    return found if type(found) is dict else dict(os.environ)
+
+
+def seen(site: CallSite) -> tuple[Any, ...]:
+    """What `_setup` reads: a change of any of it makes a new set-up."""
+    return [os.environ.get(k) for k in site.env_keys], *process()
+
+
+def process() -> tuple[Any, ...]:
+    """Return argv, main file and interpreter as they stand."""
+    main = sys.modules.get("__main__")
+    return sys.argv.copy(), getattr(main, "__file__", None), sys.executable
+
+
+def setup(site: CallSite) -> _header.Setup:
+    """Make the set-up that a job of the site applies."""
+    main = sys.modules.get("__main__")
+    return _header.Setup(
+        _engine.job_env(site.policy), list(sys.argv), getattr(main, "__file__", None), [],
+        os.cpu_count() or 1, site.raw_policy,
+        site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
+    )  # fmt: skip
+
+
+def hidden_env(policy: Policy) -> dict[str, str]:
+    """Return the variables that the policy does not grant."""
+    granted = set(policy.env_names)
+    return {k: v for k, v in os.environ.items() if k not in granted}
