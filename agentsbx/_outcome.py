@@ -156,10 +156,9 @@ def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) ->
     if record.n_pids_refused or record.peak_processes >= policy.limits.processes - 1 > 0:
         return True
     calling, source = _innermost(exc)
-    if source is not None and "fork" in source:
-        return True
-    # Non-blocking I/O gives EAGAIN too, from named calls.
-    return record.peak_processes == 0 and calling not in ("recv", "read", "accept", "send", "write")
+    if source is not None:  # non-blocking I/O gives EAGAIN too
+        return any(word in source for word in ("fork", "Popen", "spawn", "start"))
+    return calling not in ("recv", "read", "accept", "send", "write")
 
 
 def _chained(error: BaseException, cause: BaseException) -> BaseException:

@@ -17,6 +17,9 @@ import pytest
 
 from escape import tenants
 
+# An ordinary user's tenants share what the kernel counts for that user with all tests beside them.
+pytestmark = [pytest.mark.alone] if os.geteuid() else []
+
 # What two plain processes of one parent, user and file system do to each other.
 CROSSES_UNCONFINED = (
     "signal the group",

@@ -18,6 +18,8 @@ import pytest
 
 from sandbox import watching
 
+pytestmark = pytest.mark.alone
+
 HOST = """
 import sys, threading
 import agentsbx

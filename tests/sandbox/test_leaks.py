@@ -13,6 +13,8 @@ import pytest
 
 from sandbox import watching
 
+pytestmark = pytest.mark.alone
+
 
 def work(kind: str) -> Any:
     """Runs in the job."""

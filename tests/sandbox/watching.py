@@ -44,13 +44,17 @@ def tree(root: int) -> dict[int, int]:
 
 
 def helpers(root: int) -> dict[int, int]:
-    """Return pid -> start time of our own programs below a process: broker and supervisor first."""
+    """Return pid -> start time of our own programs below a process: broker and supervisor first.
+
+    In the order of their start: numbers of processes wrap round.
+    """
     seen = processes()
-    return {
-        pid: start
-        for pid, start in sorted(tree(root).items())
+    found = [
+        (start, pid)
+        for pid, start in tree(root).items()
         if pid in seen and seen[pid][2].startswith("agentsbx")
-    }
+    ]
+    return {pid: start for start, pid in sorted(found)}
 
 
 def alive(those: dict[int, int]) -> dict[int, str]:
