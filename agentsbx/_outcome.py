@@ -171,7 +171,8 @@ def _innermost(exc: BaseException) -> tuple[str | None, str | None]:
     lines = str(exc.__cause__).splitlines() if exc.__cause__ is not None else []
     for i in range(len(lines) - 1, -1, -1):
         if lines[i].lstrip().startswith("File ") and ", in " in lines[i]:
-            source = lines[i + 1].strip() if i + 1 < len(lines) else None
+            after = lines[i + 1] if i + 1 < len(lines) else ""
+            source = after.strip() if after.startswith("    ") else None  # exec'ed code has none
             return lines[i].rpartition(", in ")[2].strip().rpartition(".")[2], source
     return None, None
 
