@@ -3,8 +3,6 @@
 
 #include "../base/sys.h"
 
-#include <sched.h>
-
 enum { MASK_WORDS = 16 }; /* 1024 CPUs: CPU_SETSIZE */
 
 static unsigned long all_cpus[MASK_WORDS];
@@ -26,11 +24,6 @@ void sbx_cpu_wait_on(uint32_t cpu)
 
 void sbx_cpu_release(void)
 {
-    const int zero = 0; /* struct sched_param */
-
-    /* The helpers run as batch tasks (supervisor/start.c), a job's own code as usual.
-     */
-    (void)syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &zero);
     if (n_bytes > 0)
         (void)syscall(SYS_sched_setaffinity, 0, n_bytes, all_cpus);
     n_bytes = 0;

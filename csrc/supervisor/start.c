@@ -91,8 +91,8 @@ int sbx_supervisor_main(struct sbx_launch *l)
     sup.l = l;
     /* Batch tasks do not preempt who wakes them (sched(7)): without this the host loses
      * its CPU to us, the zygote and the dying job at each call, in the middle of its
-     * own work. Inherited by all of them; a job takes the normal policy back when its
-     * call has come. */
+     * own work. Inherited by all of them, jobs too: taking the normal policy back at
+     * each call cost more than it gave (docs/decisions/0007). */
     (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     /* As pid 1 only signals with a handler can reach it from inside: there are none. */
     (void)signal(SIGTERM, SIG_DFL);
