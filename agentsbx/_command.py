@@ -37,16 +37,18 @@ def run_command(
     stderr: int | None = None,
     cancel: Cancel | None = None,
     n_waiting: int = 1,
+    explain: bool = False,
 ) -> Result:
     """Run a command in a fresh sandbox.
 
     `stdin`: bytes to read, a descriptor, or nothing; `stdout` and `stderr`: descriptors, or None to
     capture. `Result.value` is the exit code, 128+n for a signal, 127 where the program does not
-    exist.
+    exist. `explain`: trace it, which is slower, and tell each call that was denied.
     """
     rt = _engine.current()
     try:
-        return _run_command(rt, argv, policy, env, cwd, (stdin, stdout, stderr), cancel, n_waiting)
+        fds = stdin, stdout, stderr
+        return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain)
     except SupervisorGone as e:
         _engine.restart(rt)
         raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e
@@ -61,16 +63,19 @@ def _run_command(
     fds: tuple[bytes | int | None, int | None, int | None],
     cancel: Cancel | None,
     n_waiting: int,
+    explain: bool,
 ) -> Result:
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     words = [*argv, *(f"{k}={v}" for k, v in _engine.job_env(policy, env).items())]
     raw = b"".join(os.fsencode(w) + b"\0" for w in words)
     reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
+    if explain:
+        reply.denials = []
     for _ in range(ATTEMPTS):
         grants = rt.pools.find_grants(policy)
         template = rt.pools.template(None, Wanted(((), ())))
         try:
-            pool = rt.pools.pool(None, policy, template, grants, where, n_waiting)
+            pool = rt.pools.pool(None, policy, template, grants, where, n_waiting, traces=explain)
             box = _engine.take(rt, pool)
         except PoolGone as gone:
             if gone.template_id is not None:
@@ -80,7 +85,7 @@ def _run_command(
         opened: list[int] = []
         try:
             mask, given = _command_fds(fds, opened)
-            head = EXEC.pack(len(argv), len(words) - len(argv), mask, 0)
+            head = EXEC.pack(len(argv), len(words) - len(argv), mask, explain)
             _send_exec(box, head + raw, given)
             break
         except OSError as e:
@@ -94,7 +99,9 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(rt, box, exchange, b"", [], cancel, detail=watch is not None)
+    record = _engine.converse(
+        rt, box, exchange, b"", [], cancel, detail=explain or watch is not None
+    )
     return _command_result(argv, policy, pool, reply, record, watch)
 
 
@@ -160,14 +167,18 @@ def _command_result(
         error = None
     if record.denied or (value is None and error is None):
         error, violations = _in_words(policy, pool, reply, record, table, error, value is None)
-    if value and reply.err.kept and reply.kind == Frame.EXITED:
+    if reply.denials is not None:
+        from agentsbx import _traced
+
+        violations = violations + _traced.violations(reply.denials, policy, pool.job.cwd)
+    elif value and reply.err.kept and reply.kind == Frame.EXITED:
         from agentsbx._said import violations as said
 
         violations = violations + said(bytes(reply.err.kept), policy, pool.job.cwd)
     if watch is not None and (planted := watch.planted()):
         error, more = planted_error(planted, error)
         violations = more + violations
-    if error is not None or record.n_pids_refused:
+    if error is not None or record.n_pids_refused or violations:
         from agentsbx._outcome import mark_hit
 
         table = mark_hit(table, error, record, violations)

@@ -185,8 +185,12 @@ def compile_job(
     *,
     masks: tuple[str, ...] = (),
     has_shadow: bool = False,
+    traces: bool = False,
 ) -> Job:
-    """Plan of one policy. `base`: paths that the template shows; `grants`: as looked up now."""
+    """Plan of one policy. `base`: paths that the template shows; `grants`: as looked up now.
+
+    `traces`: pid 1 may trace its command.
+    """
     if policy.net:
         raise SandboxUnavailable(
             "network rules need the egress gateway, which this version does not have",
@@ -212,6 +216,7 @@ def compile_job(
         extra=policy.syscalls,
         memfd_noexec_seal=not caps.is_root and caps.has_noexec_seal,
         ids=ids,
+        traces=traces,
     )
     b.add(Op.SECCOMP, flags=Flag.LISTENER)
     enforced["system calls"] = f"seccomp allow-list (profile {policy.profile})"

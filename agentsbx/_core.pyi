@@ -28,7 +28,7 @@ def send_frame(
     n_memfd: int = ...,
     /,
 ) -> None: ...
-def wait_frame(channel: int, out: int, err: int, cancel: int, timeout_ms: int, /) -> _Frame: ...
+def wait_frame(channel: int, out: int, err: int, timeout_ms: int, /) -> _Frame: ...
 def exchange(
     channel: int,
     out: int,
@@ -36,7 +36,6 @@ def exchange(
     kind: int,
     body: bytes | memoryview,
     timeout_ms: int,
-    spin_us: int,
     /,
 ) -> tuple[int, int, bytes, int, int, int, bytes, bytes]: ...
 

@@ -42,10 +42,10 @@ __all__ = [
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What else is known about a failed call.
 
-    `cwd` resolves relative names; `private` are the job's own writable places; `calling` is the
-    innermost function of the traceback (`"connect"`, `"_execute_child"`), `source` its line
-    (`os.fork()`), `peer` the `host:port` of a network call. `host_readable` and `host_which` look
-    things up on the host.
+    `cwd` resolves relative names; `creates` is false where the call is known to make no new file;
+    `private` are the job's own writable places; `calling` is the innermost function of the
+    traceback (`"connect"`, `"_execute_child"`), `source` its line (`os.fork()`), `peer` the
+    `host:port` of a network call. `host_readable` and `host_which` look things up on the host.
     """
 
     cwd: str | None = None
@@ -53,6 +53,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     calling: str | None = None
     source: str | None = None
     peer: str | None = None
+    creates: bool = True
     host_readable: Callable[[str], bool] | None = None
     host_which: Callable[[str], str | None] | None = None
 
@@ -159,7 +160,7 @@ def _path_oserror(
     if path is None:
         return None
     if errno == _errno.ENOENT:
-        return _hidden(path, policy, host_exists, context.private)
+        return _hidden(path, policy, host_exists, context.private, creates=context.creates)
     if errno == _errno.EROFS:
         return _read_only(path, policy)
     granted = any(is_below(path, g.path) for g in (*policy.read, *policy.write))
@@ -184,6 +185,8 @@ def _hidden(
     policy: Policy,
     host_exists: Callable[[str], bool] | None,
     private: Sequence[str] = (),
+    *,
+    creates: bool = True,
 ) -> Violation | None:
     """A path that the host has and the policy hides; also a new file in a hidden folder."""
     if not policy.reveal or host_exists is None or allows(policy, path) != "nothing":
@@ -192,7 +195,7 @@ def _hidden(
         what = f"{quote(path)} exists on the host, but the policy hides it"
         return violation("read", path, "mount", what, rule=path_rule("read", path))
     parent = os.path.dirname(path)
-    if parent in private:
+    if parent in private or not creates:
         return None
     if parent != "/" and host_exists(parent) and allows(policy, parent) == "nothing":
         if any(is_below(parent, place) for place in _SYSTEM):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Begun", "Quick"]
 
-_NOT_SENT = 6  # event of _core.exchange
 _ANSWER = (int(Event.FRAME), int(Frame.RESULT))
 _PLAIN = _header.pack_result(b"", [])
 
@@ -116,11 +115,11 @@ class Quick:
         start_ns = time.monotonic_ns()
         body = _header.encode(_header.CallHead(None, made[0], [], *self.tail))
         try:
-            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS, 0)
+            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS)
         except BaseException:
             self._end(job_id, channel, out, err)
             raise
-        if event[0] == _NOT_SENT:
+        if event[0] == Event.NOT_SENT:
             _core.close_all(channel, out, err)
             return None
         raw = event[2]

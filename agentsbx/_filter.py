@@ -36,6 +36,9 @@ Cmp = tuple[int, int, int, int]  # arg, op, mask, value
 _SET_UID = {"setuid": 1, "setfsuid": 1, "setreuid": 2, "setresuid": 3}
 _SET_GID = {"setgid": 1, "setfsgid": 1, "setregid": 2, "setresgid": 3}
 
+# What trace.c calls; its second filter denies both to the command.
+_TRACER = frozenset({"ptrace", "process_vm_readv"})
+
 
 def native_arch() -> str:
     """Return the table's name for this machine, or raise `PolicyError`."""
@@ -53,6 +56,7 @@ def build_filter(
     arch: str | None = None,
     memfd_noexec_seal: bool = False,
     ids: tuple[int, int] | None = None,
+    traces: bool = False,
 ) -> bytes:
     """Compile the seccomp filter of a profile to raw BPF, an array of 8-byte ``sock_filter``.
 
@@ -66,6 +70,8 @@ def build_filter(
         memfd_noexec_seal: Demand ``MFD_NOEXEC_SEAL`` of every ``memfd_create`` (Linux >= 6.3), for
             where ``vm.memfd_noexec`` cannot be written.
         ids: The job's user and group id as it sees them: setting these very ids is allowed.
+        traces: Pid 1 may trace its command (``csrc/reaper/trace.h``), which is itself denied that
+            again by a second filter.
 
     Raises:
         PolicyError: Unknown profile or system call, or one that no policy can allow.
@@ -73,7 +79,8 @@ def build_filter(
     Enforced by: seccomp (Linux >= 5.14).
 
     """
-    return _build(profile, tuple(extra), notify, arch or native_arch(), memfd_noexec_seal, ids)
+    arch = arch or native_arch()
+    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces)
 
 
 @lru_cache(maxsize=64)
@@ -84,8 +91,9 @@ def _build(
     arch: str,
     seal: bool,
     ids: tuple[int, int] | None,
+    traces: bool,
 ) -> bytes:
-    rules = rule_bytes(profile, extra, notify=notify, arch=arch, seal=seal, ids=ids)
+    rules = rule_bytes(profile, extra, notify=notify, arch=arch, seal=seal, ids=ids, traces=traces)
     return _compile(rules, DEFAULT_ACTION)
 
 
@@ -121,6 +129,7 @@ def rule_bytes(
     arch: str,
     seal: bool = False,
     ids: tuple[int, int] | None = None,
+    traces: bool = False,
 ) -> bytes:
     """Return the rule array for the C core: one architecture rule, then rules sorted by number."""
     tables = _tables.load()
@@ -129,7 +138,7 @@ def rule_bytes(
     if profile not in tables.profile:
         known = ", ".join(sorted(tables.profile))
         raise PolicyError(f"unknown profile {profile!r}: there are {known}")
-    added = _check_extra(extra, tables)
+    added = _check_extra(extra, tables) | (_TRACER if traces else frozenset())
     allowed_groups = set(tables.profile[profile].allow)
     rows: list[tuple[int, bytes]] = []
     for group_name, group in tables.group.items():

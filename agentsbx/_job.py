@@ -21,13 +21,12 @@ from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
 # A call that answers within this time never tells the supervisor that it started: one wake-up less.
 SHORT_MS = 3
-SPIN_US = 0
 MAX_IMPORTS = 20_000  # module requests of one call
+MAX_DENIALS = 4096  # frames of one traced run that are kept
 LATE_S = 2.0  # how long after a deadline the host still waits for the supervisor to act on it
 
 
 _REAPER = (Frame.FAILED, Frame.SIGNAL, Frame.EXITED)
-_NOT_SENT = 6  # event of _core.exchange
 _ANSWERS = (Frame.RESULT, Frame.ERROR)
 
 
@@ -105,6 +104,7 @@ class Reply:
     __slots__ = (
         "body",
         "buffers",
+        "denials",
         "err",
         "is_malformed",
         "kind",
@@ -127,6 +127,7 @@ class Reply:
         self.served = 0
         self.wall_ns = 0
         self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
+        self.denials: list[bytes] | None = None  # of a traced run: what failed
 
 
 def send_body(
@@ -178,15 +179,13 @@ class Exchange:
         OSError(EPIPE) if the waiting sandbox had died.
         """
         box = self.box
-        event, kind, data, memfd, n_body, n_memfd, said, cried = _core.exchange(
-            box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, SPIN_US
-        )
-        return self.resume((event, kind, data, memfd, n_body, n_memfd, said, cried))
+        got = _core.exchange(box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS)
+        return self.resume(got)
 
     def resume(self, got: tuple[Any, ...]) -> bool:
         """Go on with what `_core.exchange` gave; True if that was the whole call."""
         event, kind, data, memfd, n_body, n_memfd, said, cried = got
-        if event == _NOT_SENT:
+        if event == Event.NOT_SENT:
             raise NotSent
         if said:
             self._output("out", said)
@@ -219,7 +218,7 @@ class Exchange:
         patience = self._patience_ms() if self.is_started else SHORT_MS
         while True:
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
-                box.channel, box.out, box.err, -1, patience
+                box.channel, box.out, box.err, patience
             )
             if not self.is_started and (event == Event.TIMEOUT or kind not in _ANSWERS):
                 self._start()
@@ -297,6 +296,10 @@ class Exchange:
             if arena is not None:
                 arena.close()
             reply.served += 1
+            return False
+        if kind == Frame.DENIED and memfd < 0 and reply.denials is not None:
+            if len(reply.denials) < MAX_DENIALS:
+                reply.denials.append(body)
             return False
         if kind == Frame.PART and memfd < 0 and self.stream is not None:
             self.parts += body

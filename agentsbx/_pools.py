@@ -233,9 +233,14 @@ class Pools:
         grants: tuple[_compile.Mount, ...],
         cwd: str,
         n_waiting: int,
+        *,
+        traces: bool = False,
     ) -> Pool:
-        """The pool of this owner (a call site), policy and state of the file system."""
-        key = (owner, policy, template_id, grants, cwd)
+        """The pool of this owner (a call site), policy and state of the file system.
+
+        `traces`: its jobs may trace their command.
+        """
+        key = (owner, policy, template_id, grants, cwd, traces)
         with self._lock:
             self._settle(template_id)
             have = self._pools.get(key)
@@ -244,7 +249,7 @@ class Pools:
                 return have
             job = _compile.compile_job(
                 policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
-                masks=_masks(), has_shadow=self._n_shadow,
+                masks=_masks(), has_shadow=self._n_shadow, traces=traces,
             )  # fmt: skip
             uid_index = 0
             if self.caps.is_root:

@@ -320,6 +320,11 @@ REMEDIES: dict[tuple[Stage, int], Remedy] = {
 }
 
 _GENERAL: dict[Stage, Remedy] = {
+    Stage.TRACE: Remedy(
+        "this machine lets no process trace its own children",
+        "leave explain out, or set sysctl kernel.yama.ptrace_scope=1",
+        "ptrace",
+    ),
     Stage.USERNS: Remedy("", _USERNS_OFF, "user namespaces"),
     Stage.CGROUP: Remedy("", _CGROUP_DELEGATE, "control groups"),
     Stage.GRANT: Remedy("", "correct read=/write=", "granted path"),

@@ -24,6 +24,7 @@ def run(
     cwd: str | os.PathLike[str] | None = None,
     extra_env: Mapping[str, str] | None = None,
     check: bool = False,
+    explain: bool = False,
     **keywords: Unpack[Keywords],
 ) -> Result:
     r"""Run a command in a fresh sandbox, wait, and return its `Result`; `value` is the exit code.
@@ -32,6 +33,8 @@ def run(
     `policy` and `keywords` are those of `sandbox`. `input` is what the command reads (bytes, text,
     or an open file descriptor; None: nothing). `cwd` is the working directory (default: this
     process's; it is empty in there unless granted). `extra_env` adds variables with their values.
+    `explain=True` traces the command (ptrace(2)): slower, and `Result.violations` then lists every
+    call that was denied, in order, also where the command swallowed the error.
 
     The command's output is captured in `Result.stdout` and `Result.stderr`. With `check=True` what
     stopped the command (timeout, memory ...) is raised, and so is an exit code other than 0, as
@@ -61,6 +64,7 @@ def run(
             cwd=os.fspath(cwd) if cwd is not None else None,
             stdin=data,
             cancel=cancel,
+            explain=explain,
         )
     except BaseException:
         cancel.cancel()

@@ -55,17 +55,18 @@ class Frame(enum.IntEnum):
     EXITED = 21
     PART = 22
     TOO_BIG = 23
+    DENIED = 24
 
 
 class Event(enum.IntEnum):
-    """First item of what ``_core.wait_frame`` returns."""
+    """First item of what ``_core.wait_frame`` and ``_core.exchange`` return."""
 
     TIMEOUT = 0
     FRAME = 1
     STDOUT = 2
     STDERR = 3
     CLOSED = 4
-    CANCELLED = 5
+    NOT_SENT = 5
 
 
 class Cause(enum.IntEnum):
@@ -98,6 +99,7 @@ MAX_DENIED = 16
 EXIT_SIZE = EXIT.size + MAX_DENIED * DENIED.size
 EXEC = struct.Struct("@IIII")
 EXITED = struct.Struct("@iIQQQ")
+DENIAL = struct.Struct("@III")
 
 
 class Hello(NamedTuple):

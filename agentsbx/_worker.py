@@ -26,7 +26,7 @@ class HostGone(Exception):
 
 def _read_frame(want: int, channel: int = CHANNEL) -> tuple[memoryview, list[memoryview]]:
     """Next frame, which must be of that kind: (body, [view of the whole memfd] or [])."""
-    event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1, -1)
+    event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1)
     if event != Event.FRAME or kind != want:
         raise HostGone
     if memfd < 0:
@@ -237,7 +237,7 @@ def _prefault(job: _Job) -> None:
         answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits)
         _flush()
         _send(Frame.RESULT, answer, buffers, own)
-        _core.wait_frame(host, -1, -1, -1, 0)
+        _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
 
 

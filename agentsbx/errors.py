@@ -101,6 +101,7 @@ class Stage(enum.IntEnum):
     EXEC = 28, "exec", "executing the program"
     PROTOCOL = 29, "protocol", "speaking between agentsbx processes"
     WORKER = 30, "worker", "starting the Python worker"
+    TRACE = 31, "trace", "tracing the command"
 
 
 _RECORD = struct.Struct("=HHiI")

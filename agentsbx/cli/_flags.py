@@ -55,11 +55,12 @@ FLAG_HELP = "\n".join(
 
 
 def parse_flags(
-    argv: list[str], usage: str, more: tuple[str, ...] = ()
+    argv: list[str], usage: str, more: tuple[str, ...] = (), switches: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], list[str]] | None:
     """Split `argv` into keywords and the words after them; None after `--help`.
 
-    `more` names further flags with a value. Flags end at `--` or at the first plain word.
+    `more` names further flags with a value, `switches` some without. Flags end at `--` or at the
+    first plain word.
     """
     found: dict[str, Any] = {}
     i = 0
@@ -76,13 +77,13 @@ def parse_flags(
                 raise UsageError(f"unknown option {word}; flags of a command stand after --")
             return found, argv[i - 1 :]
         name, equals, value = word[2:].partition("=")
-        if name in _FLAGS:
+        if name in _FLAGS or name in switches:
             if equals:
                 raise UsageError(f"--{name} takes no value")
             found[name] = True
             continue
         if name not in _LISTS and name not in _WORDS and name not in ("policy", *more):
-            raise UsageError(f"unknown option --{name}{_close(name, more)}")
+            raise UsageError(f"unknown option --{name}{_close(name, (*more, *switches))}")
         if not equals:
             if i == len(argv):
                 raise UsageError(f"--{name} needs a value")

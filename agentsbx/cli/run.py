@@ -31,6 +31,7 @@ Run a command in a fresh sandbox that dies with it.
 
 {FLAG_HELP}
   --cwd PATH             working directory inside (default: the present one)
+  --explain              trace the command (slower) and say everything that was denied
 
 Exit code: the command's; 128+n: ended by signal n; 124: timeout; 126, 127: could not be started;
 125: agentsbx itself failed."""
@@ -45,13 +46,14 @@ class _Ended(BaseException):
 
 def main(argv: list[str]) -> int:
     """Run the command; see the module."""
-    parsed = parse_flags(argv, USAGE, more=("cwd",))
+    parsed = parse_flags(argv, USAGE, more=("cwd",), switches=("explain",))
     if parsed is None:
         return 0
     keywords, command = parsed
     if not command:
         raise UsageError("run needs a command: agentsbx run [flags] -- command args")
     cwd = keywords.pop("cwd", None)
+    explains = keywords.pop("explain", False)
     policy = policy_of(keywords)
     if sys.platform != "linux":
         load("_command")  # raises: what comes next is not there
@@ -60,21 +62,22 @@ def main(argv: list[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_signal)
     try:
-        result = _run(command, policy, cwd)
+        result = _run(command, policy, cwd, explains)
     except _Ended as ended:
         _die_of(ended.number)
     except KeyboardInterrupt:
         _die_of(signal.SIGINT)
-    return _exit_code(result)
+    return _exit_code(result, explains)
 
 
-def _run(command: list[str], policy: Policy, cwd: str | None) -> Result:
+def _run(command: list[str], policy: Policy, cwd: str | None, explains: bool) -> Result:
     run_command = load("_command").run_command
     cancel = load("_job").Cancel()
     try:
         result: Result = run_command(
-            command, policy=policy, cwd=cwd, stdin=0, stdout=1, stderr=2, cancel=cancel
-        )
+            command, policy=policy, cwd=cwd, stdin=0, stdout=1, stderr=2, cancel=cancel,
+            explain=explains,
+        )  # fmt: skip
     except BaseException:
         cancel.cancel()
         load("_engine").shutdown()
@@ -123,7 +126,7 @@ def _die_with_parent() -> None:
 _KILLED = {"timeout": 124, "cpu_time": 152, "memory": 137, "output": 137, "cancelled": 130}
 
 
-def _exit_code(result: Result) -> int:
+def _exit_code(result: Result, explains: bool) -> int:
     exit_, error = result.exit, result.error
     if result.stderr:  # not the command's, which has our stderr: it could not be started
         os.write(2, result.stderr)
@@ -132,11 +135,13 @@ def _exit_code(result: Result) -> int:
         code = 128 + exit_.signal
     if code is None:
         code = exit_.code
-    if code == 0 and error is None:
+    if code == 0 and error is None and not explains:
         return 0  # programs probe: what was denied on the way did no harm
     messages = [violation.message for violation in result.violations]
     if error is not None:
         messages.append(str(error))
     for message in dict.fromkeys(messages):
         complain(message)
+    if explains and not messages:
+        complain("nothing was denied")
     return OURS if code is None else code

@@ -40,6 +40,8 @@ enum sbx_frame_kind {
                          u64 n_body */
     SBX_FRAME_TOO_BIG, /* body: "result" or "buffers", the limit that the answer would
                           break */
+    SBX_FRAME_DENIED,  /* from the reaper, traced run: struct sbx_denial, then the names
+                          that the failed call was given, NUL-terminated */
 };
 
 struct sbx_frame {
@@ -55,7 +57,13 @@ struct sbx_exec {
     uint32_t n_argv, n_env;
     /* bit i: an fd rides along that replaces descriptor i (0, 1, 2), in order */
     uint32_t fd_mask;
-    uint32_t pad;
+    uint32_t is_traced; /* report the calls that fail (reaper/trace.h) */
+};
+
+struct sbx_denial {
+    uint32_t nr;      /* of the system call */
+    uint32_t err;     /* positive errno */
+    uint32_t creates; /* 1: it would have made what it names */
 };
 
 struct sbx_usage {

@@ -16,6 +16,9 @@
 
 enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = 65536 };
 
+/* What wait_frame and exchange saw first: agentsbx._wire.Event. */
+enum { TIME_OVER = 0, FRAME, ON_STDOUT, ON_STDERR, CLOSED, NOT_SENT };
+
 static int fds_of(PyObject *seq, int *fds)
 {
     Py_ssize_t n = PyTuple_Size(seq);
@@ -209,9 +212,9 @@ static PyObject *frame_tuple(const char *buf, ssize_t n, int fd)
         (f.n_memfd != 0) != (fd >= 0) || f.n_body > f.n_memfd ||
         f.n_memfd > LLONG_MAX) {
         sbx_close(&fd);
-        return Py_BuildValue("(iiy#iKK)", 1, 0, "", (Py_ssize_t)0, -1, 0ULL, 0ULL);
+        return Py_BuildValue("(iiy#iKK)", FRAME, 0, "", (Py_ssize_t)0, -1, 0ULL, 0ULL);
     }
-    return Py_BuildValue("(iiy#iKK)", 1, (int)f.kind, buf + sizeof f,
+    return Py_BuildValue("(iiy#iKK)", FRAME, (int)f.kind, buf + sizeof f,
                          (Py_ssize_t)f.n_inline, fd, (unsigned long long)f.n_body,
                          (unsigned long long)f.n_memfd);
 }
@@ -222,55 +225,55 @@ static PyObject *bytes_event(int event, const char *buf, ssize_t n)
                          n < 0 ? (Py_ssize_t)0 : (Py_ssize_t)n, -1, 0ULL, 0ULL);
 }
 
-PyDoc_STRVAR(wait_frame_doc, "wait_frame(channel, out, err, cancel, timeout_ms)\n"
-                             "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
-                             "Wait for what a job does next. event: 0 time over, 1 "
-                             "frame (kind 0: malformed), 2 bytes on\n"
-                             "stdout (b'' = closed), 3 on stderr, 4 channel closed, 5 "
-                             "cancelled. fds of -1 are not watched.\n"
-                             "A signal handler that raises ends the wait.");
+PyDoc_STRVAR(wait_frame_doc,
+             "wait_frame(channel, out, err, timeout_ms)\n"
+             "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
+             "Wait for what a job does next. event: 0 time over, 1 "
+             "frame (kind 0: malformed), 2 bytes on\n"
+             "stdout (b'' = closed), 3 on stderr, 4 channel closed. fds "
+             "of -1 are not watched.\n"
+             "A signal handler that raises ends the wait.");
 
 static PyObject *py_wait_frame(PyObject *self, PyObject *args)
 {
-    static const int events[] = {1, 2, 3, 5};
-    int chan, out, err, cancel, timeout, fd = -1, ready = 0;
+    enum { N = 3 };
+    static const int events[N] = {FRAME, ON_STDOUT, ON_STDERR};
+    int timeout, fd = -1, ready = 0;
     unsigned n_fds = 0;
     ssize_t n = 0;
+    struct pollfd p[N] = {{-1, POLLIN, 0}, {-1, POLLIN, 0}, {-1, POLLIN, 0}};
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiiii", &chan, &out, &err, &cancel, &timeout))
+    if (!PyArg_ParseTuple(args, "iiii", &p[0].fd, &p[1].fd, &p[2].fd, &timeout))
         return NULL;
-    struct pollfd p[4] = {{chan, POLLIN, 0},
-                          {out, POLLIN, 0},
-                          {err, POLLIN, 0},
-                          {cancel, POLLIN, 0}};
     char *buf = PyMem_Malloc(READ_SIZE);
     if (!buf)
         return PyErr_NoMemory();
     do {
         Py_BEGIN_ALLOW_THREADS
-        n = poll(p, 4, timeout);
+        n = poll(p, N, timeout);
         if (n < 0)
             n = -errno;
-        for (ready = n > 0 ? 0 : 4; ready < 4 && !p[ready].revents; ready++)
+        for (ready = n > 0 ? 0 : N; ready < N && !p[ready].revents; ready++)
             ;
         if (n > 0 && ready == 0)
-            n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
-        else if (n > 0 && ready < 3)
+            n = sbx_recv(p[0].fd, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
+        else if (n > 0 && ready < N)
             n = read(p[ready].fd, buf, READ_SIZE);
         Py_END_ALLOW_THREADS
     } while (n == -EINTR && PyErr_CheckSignals() == 0);
     PyObject *result = NULL;
     if (n == -EINTR)
         ;
-    else if (n == 0 && ready == 4)
-        result = bytes_event(0, "", 0);
+    else if (n == 0 && ready == N)
+        result = bytes_event(TIME_OVER, "", 0);
     else if (ready == 0 && (n == 0 || n == -ECONNRESET))
-        result = bytes_event(4, "", 0);
+        result = bytes_event(CLOSED, "", 0);
     else if (ready == 0)
-        result = n < 0 ? bytes_event(1, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
-    else if (ready < 4)
-        result = bytes_event(events[ready], buf, ready == 3 ? 0 : n);
+        result =
+            n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
+    else if (ready < N)
+        result = bytes_event(events[ready], buf, n);
     else
         result = sbx_py_errno(n);
     PyMem_Free(buf);
@@ -314,25 +317,24 @@ static PyObject *drain(int fd, char *buf)
 
 PyDoc_STRVAR(
     exchange_doc,
-    "exchange(channel, out, err, kind: int, body: bytes, timeout_ms, spin_us)\n"
+    "exchange(channel, out, err, kind: int, body: bytes, timeout_ms)\n"
     "-> tuple[event, kind, body, memfd, n_body, n_memfd, stdout: bytes, stderr: "
     "bytes]\n\n"
     "The usual call in one step: send a frame, wait a moment for the answer, take what "
     "was\n"
     "printed before it. event: 1 the answer, 0 nothing yet or output first (go on "
     "with\n"
-    "wait_frame), 4 channel closed, 6 the frame could not be sent (the job had died).");
+    "wait_frame), 4 channel closed, 5 the frame could not be sent (the job had died).");
 
 static PyObject *py_exchange(PyObject *self, PyObject *args)
 {
-    int chan, out, err, kind, timeout, spin_us, fd = -1, sent, ready = 0;
+    int chan, out, err, kind, timeout, fd = -1, sent, ready = 0;
     unsigned n_fds = 0;
     ssize_t n = 0;
     Py_buffer body;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiiiy*ii", &chan, &out, &err, &kind, &body, &timeout,
-                          &spin_us))
+    if (!PyArg_ParseTuple(args, "iiiiy*i", &chan, &out, &err, &kind, &body, &timeout))
         return NULL;
     char *buf = body.len <= SBX_FRAME_INLINE ? PyMem_Malloc(READ_SIZE) : NULL;
     if (!buf) {
@@ -344,14 +346,7 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     sent = sbx_send(chan, &head, sizeof head, body.buf, (size_t)body.len, NULL, 0, 0);
     if (sent == 0) {
         struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
-        uint64_t until = spin_us > 0 ? sbx_now_ns() + (uint64_t)spin_us * 1000 : 0;
-        /* An answer that comes while we look costs no wake-up of this thread (33-41 us
-         * across CPUs). */
-        do
-            n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
-        while (n == -EAGAIN && until && sbx_now_ns() < until);
-        ready = n != -EAGAIN;
-        if (!ready && poll(p, 3, timeout) > 0 && p[0].revents) {
+        if (poll(p, 3, timeout) > 0 && p[0].revents) {
             ready = 1;
             n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
         }
@@ -362,13 +357,14 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     if (PyErr_CheckSignals() < 0) /* Ctrl-C: the caller kills the job */
         ;
     else if (sent < 0)
-        frame = bytes_event(6, "", 0);
+        frame = bytes_event(NOT_SENT, "", 0);
     else if (!ready)
-        frame = bytes_event(0, "", 0);
+        frame = bytes_event(TIME_OVER, "", 0);
     else if (n == 0 || n == -ECONNRESET)
-        frame = bytes_event(4, "", 0);
+        frame = bytes_event(CLOSED, "", 0);
     else
-        frame = n < 0 ? bytes_event(1, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
+        frame =
+            n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
     if (frame) {
         said = ready ? drain(out, buf) : PyBytes_FromStringAndSize("", 0);
         cried =

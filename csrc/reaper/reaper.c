@@ -7,6 +7,7 @@
 #include "../base/sys.h"
 #include "../child/child.h"
 #include "../spawn/zygote.h"
+#include "trace.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 struct command {
     char **argv, **envp;
     int fds[3]; /* -1: keep what is there */
-    unsigned fd_mask;
+    unsigned fd_mask, is_traced;
 };
 
 static void fail(enum sbx_stage stage, int err) __attribute__((noreturn));
@@ -66,6 +67,7 @@ static void parse(char *body, size_t n, struct command *c)
     if (!c->envp || head.n_argv == 0)
         fail(SBX_STAGE_PROTOCOL, EPROTO);
     c->fd_mask = head.fd_mask & 7;
+    c->is_traced = head.is_traced;
 }
 
 static void receive(struct command *c)
@@ -99,9 +101,9 @@ static void receive(struct command *c)
         }
 }
 
-/* In the vfork child: shares memory with pid 1, so raw calls and no writes but to *err.
- */
-static void exec_command(const struct command *c, volatile int *err)
+/* In the child, which shares *e with pid 1 (after vfork all of its memory): raw calls,
+ * and no writes but to *e. */
+static void exec_command(const struct command *c, struct sbx_err *e)
 {
     static char path[4096];
     const char *file = c->argv[0], *dirs = NULL;
@@ -109,18 +111,25 @@ static void exec_command(const struct command *c, volatile int *err)
     setsid();
     for (int i = 0; i < 3; i++)
         if (c->fds[i] >= 0 && dup3(c->fds[i], i, 0) < 0) {
-            *err = errno;
+            sbx_fail(e, SBX_STAGE_EXEC, 0, errno);
             _exit(127);
         }
+    if (c->is_traced) {
+        int r = sbx_trace_enter();
+        if (r < 0) {
+            sbx_fail(e, SBX_STAGE_TRACE, 0, r);
+            _exit(127);
+        }
+    }
     if (strchr(file, '/')) {
         execve(file, c->argv, c->envp);
-        *err = errno;
+        sbx_fail(e, SBX_STAGE_EXEC, 0, errno);
         _exit(127);
     }
     for (char **env = c->envp; *env; env++)
         if (!strncmp(*env, "PATH=", 5))
             dirs = *env + 5;
-    int last = ENOENT; /* not *err: after an execve pid 1 must still read 0 there */
+    int last = ENOENT;      /* not *e: after an execve pid 1 must still read 0 there */
     while (dirs && *dirs) { /* execvp(3) */
         size_t n = strcspn(dirs, ":");
         if (n && n + strlen(file) + 2 <= sizeof path) {
@@ -133,8 +142,23 @@ static void exec_command(const struct command *c, volatile int *err)
         }
         dirs += n + (dirs[n] == ':');
     }
-    *err = last;
+    sbx_fail(e, SBX_STAGE_EXEC, 0, last);
     _exit(127);
+}
+
+/* Where the child says what failed: one of vfork shares all memory; a traced one comes
+ * of fork, since pid 1 must not sleep until the execve. */
+static __attribute__((noinline)) struct sbx_err *shared_error(int is_traced)
+{
+    static struct sbx_err own;
+
+    if (!is_traced)
+        return &own;
+    void *page = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        fail(SBX_STAGE_FORK, errno);
+    return page;
 }
 
 void sbx_reaper_run(uint32_t cpu)
@@ -146,7 +170,6 @@ void sbx_reaper_run(uint32_t cpu)
         struct sbx_usage usage;
     } m = {.head = {SBX_FRAME_EXITED, sizeof m - sizeof m.head, 0, 0}};
     struct command c = {.fds = {-1, -1, -1}};
-    volatile int err = 0;
     struct rusage ru;
     int status, pid, got;
 
@@ -155,20 +178,26 @@ void sbx_reaper_run(uint32_t cpu)
     receive(&c);
     sbx_cpu_release();
     sbx_signals_reset(); /* ignored by pid 1; the command starts with defaults */
+    volatile struct sbx_err *const e = shared_error(c.is_traced);
     /* Not posix_spawn: it has no way to report errno by stage, and fork would copy. The
      * child runs raw calls only (see exec_command). */
-    pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
+    /* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.vfork) */
+    pid = c.is_traced ? fork() : vfork();
     if (pid == 0)
-        exec_command(&c, &err); /* NOLINT(clang-analyzer-unix.Vfork) */
+        exec_command(&c, (void *)e); /* NOLINT(clang-analyzer-unix.Vfork) */
     if (pid < 0)
         fail(SBX_STAGE_FORK, errno);
     for (int i = 0; i < 3; i++)
         sbx_close(&c.fds[i]);
-    do
-        got = wait4(-1, &status, 0, &ru);
-    while (got != pid && (got > 0 || errno == EINTR));
-    if (err)
-        fail(SBX_STAGE_EXEC, err);
+    if (c.is_traced) {
+        status = sbx_trace_serve(pid, &ru);
+    } else {
+        do
+            got = wait4(-1, &status, 0, &ru);
+        while (got != pid && (got > 0 || errno == EINTR));
+    }
+    if (e->stage)
+        fail(e->stage, e->err);
     m.status = status;
     m.usage = (struct sbx_usage){(uint64_t)ru.ru_utime.tv_sec * 1000000u +
                                      (uint64_t)ru.ru_utime.tv_usec,

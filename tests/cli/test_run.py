@@ -180,3 +180,12 @@ def test_help_and_usage(make_scratch: Callable[[str], Path]) -> None:
     assert "usage: agentsbx" in cli().stderr
     assert "did you mean 'doctor'" in cli("docter").stderr
     assert cli("--version").stdout == f"agentsbx {agentsbx.__version__}\n"
+
+
+def test_explain_tells_what_was_swallowed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    done = cli("run", "--explain", "--", "sh", "-c", f"cat {secret} 2>/dev/null; echo out")
+    assert (done.returncode, done.stdout) == (0, "out\n")
+    assert f"read=['{secret}']" in done.stderr
+    assert cli("run", "--explain", "--", "true").stderr == "agentsbx: nothing was denied\n"

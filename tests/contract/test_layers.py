@@ -24,7 +24,7 @@ LAYERS = {
 HELPERS = {
     "A": "_await _policy _remedies _types _units",
     "B": "_blas _header _injob _nested _plan _preload _protect _transfer _wire",
-    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _setup",
+    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _traced _setup",
     "D": "_calls _describe _load _signature _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}

@@ -65,7 +65,8 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
         ),
     ),
     "denied": (_wire.DENIED, "sbx_denied", "nr count args[0] args[1] args[2] args[3]"),
-    "exec": (_wire.EXEC, "sbx_exec", "n_argv n_env fd_mask pad"),
+    "exec": (_wire.EXEC, "sbx_exec", "n_argv n_env fd_mask is_traced"),
+    "denial": (_wire.DENIAL, "sbx_denial", "nr err creates"),
     "plan": (
         _plan._HEAD,
         "sbx_plan",
@@ -79,7 +80,7 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
     "cmp": (_filter._CMP, "sbx_cmp", "arg op mask value"),
     "err": (errors._RECORD, "sbx_err", "stage op err detail"),
 }
-OPEN_ENDED = {"exit", "rule"}  # an array follows
+OPEN_ENDED = {"exit", "rule", "denial"}  # an array follows
 
 ENUMS: dict[str, tuple[Any, str]] = {
     "sbx_msg_type": (_wire.Msg, "SBX_MSG_"),
