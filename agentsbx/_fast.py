@@ -71,7 +71,7 @@ class Quick:
         self.fn = site.fn
         self.limits = site.codec_limits
         self.shape = shape  # of arguments that are known to fit
-        self.tail = site.is_async, site.seed, 0
+        self.tail = site.is_async, site.seed
 
     def is_current(self) -> bool:
         """Whether all that the last call was prepared from still stands."""

@@ -295,9 +295,7 @@ def _invoke(
         else:
             views = _views(snapshot.buffers) + views
         body = _header.encode(
-            _header.CallHead(
-                head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0
-            )
+            _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed)
         )
         try:
             record = _engine.converse(

@@ -39,7 +39,7 @@ def setup(site: CallSite) -> _header.Setup:
     """Make the set-up that a job of the site applies."""
     main = sys.modules.get("__main__")
     return _header.Setup(
-        _engine.job_env(site.policy), list(sys.argv), getattr(main, "__file__", None), [],
+        _engine.job_env(site.policy), list(sys.argv), getattr(main, "__file__", None),
         os.cpu_count() or 1, site.raw_policy,
         site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
     )  # fmt: skip
