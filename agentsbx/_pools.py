@@ -290,12 +290,6 @@ class Pools:
             with contextlib.suppress(SupervisorGone):
                 self._drop_template(template_id)
 
-    def drop_owner(self, owner: object) -> None:
-        """Drop all pools of a call site that is gone."""
-        with self._lock:
-            for key in [k for k in self._pools if isinstance(k, tuple) and k[0] is owner]:
-                self.drop(key)
-
     def _free_uid(self) -> int:
         """The next id that no pool has: two tenants with one uid would share kernel quotas."""
         used = {pool.uid_index for pool in self._pools.values()}

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from agentsbx import _blas, _core, _header, _injob, _transfer
-from agentsbx._codec import CodecLimits, encode, encode_exception
+from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
 
@@ -287,6 +287,3 @@ def run(job: _Job, version: int, cpu: int) -> None:
         code = 125
     finally:
         os._exit(code)
-
-
-DEFAULT_LIMITS = CodecLimits()
