@@ -130,7 +130,7 @@ class Pools:
         self._bases: dict[int, tuple[str, ...]] = {}
         self._system: dict[str, _host.Found | str] | None = None
         self._next_uid = 0
-        self._n_shadow = os.path.exists("/etc/shadow")
+        self._has_shadow = os.path.exists("/etc/shadow")
         uid, gid = os.getuid(), os.getgid()
         self.ids = (uid, gid) if uid else (1000, 1000)
 
@@ -244,7 +244,7 @@ class Pools:
                 return have
             job = _compile.compile_job(
                 policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
-                masks=_masks(), has_shadow=self._n_shadow,
+                masks=_masks(), has_shadow=self._has_shadow,
             )  # fmt: skip
             uid_index = 0
             if self.caps.is_root:
