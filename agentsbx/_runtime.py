@@ -34,7 +34,7 @@ from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
 from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_streams
 from agentsbx._pools import N_WAITING, is_same
-from agentsbx._preload import Wanted, wanted
+from agentsbx._preload import NOTHING, Wanted, wanted
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
@@ -205,7 +205,7 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
-        template = rt.pools.template(layout, p.want or Wanted(((), ())), owner)
+        template = rt.pools.template(layout, p.want or NOTHING, owner)
         pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool
