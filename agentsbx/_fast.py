@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentsbx import _core, _header
 from agentsbx._boxes import Box
-from agentsbx._codec import ClassTable, decode
+from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
 from agentsbx._pools import is_same
@@ -140,10 +140,7 @@ class Quick:
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""
         site = self.site
-        classes = ClassTable.build(
-            annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
-            globals_exceptions=self.snapshot.exceptions,
-        )  # fmt: skip
+        classes = site.classes(self.snapshot, args, kwargs)
         try:
             return decode(body, [], classes=classes, annotation=site.annotation, limits=self.limits)
         except ResultError:

@@ -27,7 +27,7 @@ from agentsbx import (
     _ship,
     _transfer,
 )
-from agentsbx._boxes import Pool, PoolGone
+from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
@@ -87,6 +87,13 @@ class CallSite:
         # A `result=` below its default bounds all that comes back, big buffers too.
         buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
         self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+
+    def classes(self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ClassTable:
+        """Return the classes that a result of this call may be made of."""
+        return ClassTable.build(
+            annotation=self.annotation, args=args, kwargs=kwargs, exceptions=self.raises,
+            globals_exceptions=snapshot.exceptions,
+        )  # fmt: skip
 
 
 _sites: weakref.WeakSet[CallSite] = weakref.WeakSet()
@@ -285,10 +292,7 @@ def _invoke(
             error = gone.error
             continue
         watch = Watch(grants) if site.policy.write else None
-        exchange = Exchange(
-            rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
-            max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
-        )  # fmt: skip
+        exchange = _exchange(rt, site, box, reply, stream)
         views = _views(stream.buffers)
         if box.version == version:
             head = None
@@ -332,10 +336,7 @@ def _finish(
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
     reply = Reply(*_outputs(site))
-    exchange = Exchange(
-        rt.sup, begun.box, timeout_s=site.policy.limits.timeout, reply=reply, stream=begun.stream,
-        max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
-    )  # fmt: skip
+    exchange = _exchange(rt, site, begun.box, reply, begun.stream)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
@@ -348,6 +349,15 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
     p.place = None
     if gone.template_id is not None:
         rt.pools.forget_template(gone.template_id)
+
+
+def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) -> Exchange:
+    """Return the conversation of one call, within the limits of its site."""
+    limits = site.codec_limits
+    return Exchange(
+        rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
+        max_result=limits.body_bytes + limits.buffer_bytes,
+    )  # fmt: skip
 
 
 def _outputs(site: CallSite) -> tuple[Output, Output]:
@@ -369,10 +379,7 @@ def _result(
 ) -> Result:
     value: Any = None
     error: BaseException | None = None
-    classes = ClassTable.build(
-        annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
-        globals_exceptions=snapshot.exceptions,
-    )  # fmt: skip
+    classes = site.classes(snapshot, args, kwargs)
     planted = watch.planted() if watch is not None else []
     if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
         try:
