@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _header
+from agentsbx import _core, _header, _setup
 from agentsbx._boxes import Box
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
@@ -49,8 +49,8 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("argv", "at", "control", "environ", "fn", "limits", "main_file", "pool", "rt",
-                 "shape", "site", "snapshot", "sock", "sys_path", "tail", "version")  # fmt: skip
+    __slots__ = ("at", "control", "environ", "fn", "limits", "pool", "process", "rt", "shape",
+                 "site", "snapshot", "sock", "sys_path", "tail", "version")  # fmt: skip
 
     def __init__(
         self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place,
@@ -64,8 +64,7 @@ class Quick:
         self.snapshot = snapshot
         self.version = version
         self.environ = site.prepared.environ
-        self.argv = sys.argv.copy()
-        self.main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+        self.process = site.prepared.seen[1:]
         self.sys_path = sys.path.copy()
         self.site = site
         self.fn = site.fn
@@ -79,9 +78,8 @@ class Quick:
         return (
             self.version == self.pool.version
             and os.environ._data == self.environ  # type: ignore[attr-defined]
-            and sys.argv == self.argv
+            and _setup.process() == self.process
             and sys.path == self.sys_path
-            and getattr(sys.modules.get("__main__"), "__file__", None) == self.main_file
             and self.snapshot.is_current()
             and (not at.grants or is_same(at.grants))
             and self._is_here()
