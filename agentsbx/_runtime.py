@@ -53,13 +53,18 @@ _HAS_ENVIRON = type(getattr(os.environ, "_data", None)) is dict
 
 
 class CallSite:
-    """One decorated function: what is called, under which policy, and what was prepared for it."""
+    """One decorated function: what is called, under which policy, and what was prepared for it.
+
+    `annotation` is that of its return value; None where it cannot be evaluated (yet): then nothing
+    is rebuilt by it.
+    """
 
     def __init__(
         self,
         fn: Any,
         policy: Policy,
         *,
+        annotation: Any,
         name: str | None = None,
         is_async: bool = False,
         captures: Sequence[str] | None = None,
@@ -76,7 +81,7 @@ class CallSite:
         self.seed = seed
         self.output = output
         self.lock = threading.RLock()
-        self.annotation = _return_annotation(fn)
+        self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
         self.has_warned = False
         _sites.add(self)
@@ -138,14 +143,6 @@ class Prepared:
         self.environ: dict[Any, Any] = {}
         self.seen: tuple[Any, ...] = ()  # what the set-up was made from
         self.place: Place | None = None
-
-
-def _return_annotation(fn: Any) -> Any:
-    try:
-        got = inspect.get_annotations(inspect.unwrap(fn), eval_str=True).get("return")
-    except Exception:  # a name that is not defined (yet): then nothing is rebuilt by annotation
-        return None
-    return None if isinstance(got, str) else got
 
 
 # -- preparing ---------------------------------------------------------------------------------
