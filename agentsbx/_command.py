@@ -10,7 +10,7 @@ from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
 from agentsbx._job import Cancel, Exchange, Output, Reply, is_gone
-from agentsbx._preload import Wanted
+from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
@@ -73,7 +73,7 @@ def _run_command(
         reply.denials = []
     for _ in range(ATTEMPTS):
         grants = rt.pools.find_grants(policy)
-        template = rt.pools.template(None, Wanted(((), ())))
+        template = rt.pools.template(None, NOTHING)
         try:
             pool = rt.pools.pool(None, policy, template, grants, where, n_waiting, traces=explain)
             box = _engine.take(rt, pool)

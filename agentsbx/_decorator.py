@@ -218,11 +218,11 @@ class _Site:
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
         load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
-        site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, is_async=self.is_async, **options
-        )
         returned = evaluated_signature(fn)[1].get("return")
-        site.annotation = None if isinstance(returned, str) else returned
+        annotation = None if isinstance(returned, str) else returned
+        site: CallSite = load("_runtime").CallSite(
+            fn, self.policy, annotation=annotation, is_async=self.is_async, **options
+        )
         self._made = fn, site
         return site
 

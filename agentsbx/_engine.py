@@ -105,7 +105,7 @@ def prestart(fn: object, policy: Policy) -> None:
     if _current is None and not policy.fresh:
         with contextlib.suppress(Exception):
             rt = current()
-            want = _preload.guess(fn) if not policy.env_names else _preload.Wanted(((), ()))
+            want = _preload.guess(fn) if not policy.env_names else _preload.NOTHING
             rt.pools.template(_host.python_layout(), want)
 
 

@@ -13,9 +13,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _header
+from agentsbx import _core, _header, _setup
 from agentsbx._boxes import Box
-from agentsbx._codec import ClassTable, decode
+from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
 from agentsbx._pools import is_same
@@ -48,8 +48,8 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("argv", "at", "control", "environ", "fn", "limits", "main_file", "pool", "rt",
-                 "shape", "site", "snapshot", "sock", "sys_path", "tail", "version")  # fmt: skip
+    __slots__ = ("at", "control", "environ", "fn", "limits", "pool", "process", "rt", "shape",
+                 "site", "snapshot", "sock", "sys_path", "tail", "version")  # fmt: skip
 
     def __init__(
         self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place,
@@ -63,14 +63,13 @@ class Quick:
         self.snapshot = snapshot
         self.version = version
         self.environ = site.prepared.environ
-        self.argv = sys.argv.copy()
-        self.main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+        self.process = site.prepared.seen[1:]
         self.sys_path = sys.path.copy()
         self.site = site
         self.fn = site.fn
         self.limits = site.codec_limits
         self.shape = shape  # of arguments that are known to fit
-        self.tail = site.is_async, site.seed, 0
+        self.tail = site.is_async, site.seed
 
     def is_current(self) -> bool:
         """Whether all that the last call was prepared from still stands."""
@@ -78,9 +77,8 @@ class Quick:
         return (
             self.version == self.pool.version
             and os.environ._data == self.environ  # type: ignore[attr-defined]
-            and sys.argv == self.argv
+            and _setup.process() == self.process
             and sys.path == self.sys_path
-            and getattr(sys.modules.get("__main__"), "__file__", None) == self.main_file
             and self.snapshot.is_current()
             and (not at.grants or is_same(at.grants))
             and self._is_here()
@@ -139,10 +137,7 @@ class Quick:
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""
         site = self.site
-        classes = ClassTable.build(
-            annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
-            globals_exceptions=self.snapshot.exceptions,
-        )  # fmt: skip
+        classes = site.classes(self.snapshot, args, kwargs)
         try:
             return decode(body, [], classes=classes, annotation=site.annotation, limits=self.limits)
         except ResultError:

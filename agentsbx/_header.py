@@ -17,7 +17,6 @@ class Setup(msgspec.Struct, array_like=True, frozen=True):
     env: dict[str, str]
     argv: list[str]
     main_file: str | None
-    hidden_env: list[str]
     blas_threads: int
     policy: bytes  # msgpack of the Policy, for nested calls (semantics 5.6)
     body_bytes: int  # limits of the result
@@ -40,7 +39,6 @@ class CallHead(msgspec.Struct, array_like=True, frozen=True):
     lengths: list[int]  # of the snapshot's buffers (if any), then the call's
     is_async: bool
     seed: int | None
-    raises: int  # reserved: number of extra exception classes in the call blob
 
 
 class ModuleHead(msgspec.Struct, array_like=True, frozen=True):

@@ -12,17 +12,15 @@ from agentsbx._codec import CodecLimits
 
 is_job = False
 policy: Any = None
-hidden_env: frozenset[str] = frozenset()
 limits = CodecLimits()
 _raw_policy = b""
 
 
-def enter(raw_policy: bytes, hidden: list[str], body_bytes: int, buffer_bytes: int) -> None:
+def enter(raw_policy: bytes, body_bytes: int, buffer_bytes: int) -> None:
     """Worker: this process is a job from now on."""
-    global is_job, hidden_env, _raw_policy, limits
+    global is_job, _raw_policy, limits
     limits = CodecLimits(body_bytes=body_bytes, buffer_bytes=buffer_bytes)
     is_job = True
-    hidden_env = frozenset(hidden)
     _raw_policy = raw_policy
 
 

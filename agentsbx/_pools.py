@@ -130,7 +130,7 @@ class Pools:
         self._bases: dict[int, tuple[str, ...]] = {}
         self._system: dict[str, _host.Found | str] | None = None
         self._next_uid = 0
-        self._n_shadow = os.path.exists("/etc/shadow")
+        self._has_shadow = os.path.exists("/etc/shadow")
         uid, gid = os.getuid(), os.getgid()
         self.ids = (uid, gid) if uid else (1000, 1000)
 
@@ -249,7 +249,7 @@ class Pools:
                 return have
             job = _compile.compile_job(
                 policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
-                masks=_masks(), has_shadow=self._n_shadow, traces=traces,
+                masks=_masks(), has_shadow=self._has_shadow, traces=traces,
             )  # fmt: skip
             uid_index = 0
             if self.caps.is_root:
@@ -294,12 +294,6 @@ class Pools:
                 return
             with contextlib.suppress(SupervisorGone):
                 self._drop_template(template_id)
-
-    def drop_owner(self, owner: object) -> None:
-        """Drop all pools of a call site that is gone."""
-        with self._lock:
-            for key in [k for k in self._pools if isinstance(k, tuple) and k[0] is owner]:
-                self.drop(key)
 
     def _free_uid(self) -> int:
         """The next id that no pool has: two tenants with one uid would share kernel quotas."""

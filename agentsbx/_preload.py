@@ -25,12 +25,15 @@ class Wanted(tuple[tuple[str, ...], tuple[str, ...]]):
     @property
     def packages(self) -> frozenset[str]:
         """Top-level names that a template must have."""
-        return frozenset(name.partition(".")[0] for name in self[0])
+        return frozenset(map(_top, self[0]))
 
     @property
     def names(self) -> tuple[str, ...]:
         """All modules to import."""
         return self[0] + self[1]
+
+
+NOTHING = Wanted(((), ()))
 
 
 def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_env: bool) -> Wanted:
@@ -39,9 +42,8 @@ def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_e
     for blob in blobs:
         if len(blob) <= _MAX_SCAN:
             found |= _short_strings(blob)
-    libraries = {n for n in found if n.partition(".")[0] not in _NEVER and _is_library(n)}
-    stdlib = {n for n in libraries if n.partition(".")[0] in sys.stdlib_module_names}
-    packages = set(explicit) | (set() if has_env else libraries - stdlib)
+    installed, stdlib = _libraries(found)
+    packages = set(explicit) | (set() if has_env else installed)
     return Wanted((tuple(sorted(packages)), tuple(sorted(stdlib - packages))))
 
 
@@ -55,6 +57,17 @@ def _short_strings(blob: bytes) -> set[str]:
             out.add(raw.decode())
         at = blob.find(_SHORT_BINUNICODE, at + 1)
     return out
+
+
+def _libraries(found: Iterable[object]) -> tuple[set[str], set[str]]:
+    """Installed and stdlib modules among the names found; what else was found is left out."""
+    names = {n for n in found if isinstance(n, str) and _top(n) not in _NEVER and _is_library(n)}
+    stdlib = {n for n in names if _top(n) in sys.stdlib_module_names}
+    return names - stdlib, stdlib
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _is_library(name: str) -> bool:
@@ -82,12 +95,10 @@ def guess(fn: object) -> Wanted:
     Good enough to start a zygote while the host still imports what pickling needs.
     """
     names = getattr(fn, "__globals__", {})
-    found: set[str] = set()
+    found: set[object] = set()
     for name in _code_names(fn):
         value = names.get(name)
         module = value.__name__ if isinstance(value, types.ModuleType) else None
         found.add(module or getattr(value, "__module__", None) or name)
-    libraries = {n for n in found if isinstance(n, str) and _is_library(n)}
-    libraries = {n for n in libraries if n.partition(".")[0] not in _NEVER}
-    stdlib = {n for n in libraries if n.partition(".")[0] in sys.stdlib_module_names}
-    return Wanted((tuple(sorted(libraries - stdlib)), tuple(sorted(stdlib))))
+    installed, stdlib = _libraries(found)
+    return Wanted((tuple(sorted(installed)), tuple(sorted(stdlib))))

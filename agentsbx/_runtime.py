@@ -27,14 +27,14 @@ from agentsbx import (
     _ship,
     _transfer,
 )
-from agentsbx._boxes import Pool, PoolGone
+from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
 from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_streams
 from agentsbx._pools import N_WAITING, is_same
-from agentsbx._preload import Wanted, wanted
+from agentsbx._preload import NOTHING, Wanted, wanted
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
@@ -53,13 +53,18 @@ _HAS_ENVIRON = type(getattr(os.environ, "_data", None)) is dict
 
 
 class CallSite:
-    """One decorated function: what is called, under which policy, and what was prepared for it."""
+    """One decorated function: what is called, under which policy, and what was prepared for it.
+
+    `annotation` is that of its return value; None where it cannot be evaluated (yet): then nothing
+    is rebuilt by it.
+    """
 
     def __init__(
         self,
         fn: Any,
         policy: Policy,
         *,
+        annotation: Any,
         name: str | None = None,
         is_async: bool = False,
         captures: Sequence[str] | None = None,
@@ -76,7 +81,7 @@ class CallSite:
         self.seed = seed
         self.output = output
         self.lock = threading.RLock()
-        self.annotation = _return_annotation(fn)
+        self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
         self.has_warned = False
         _sites.add(self)
@@ -87,6 +92,13 @@ class CallSite:
         # A `result=` below its default bounds all that comes back, big buffers too.
         buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
         self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+
+    def classes(self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ClassTable:
+        """Return the classes that a result of this call may be made of."""
+        return ClassTable.build(
+            annotation=self.annotation, args=args, kwargs=kwargs, exceptions=self.raises,
+            globals_exceptions=snapshot.exceptions,
+        )  # fmt: skip
 
 
 _sites: weakref.WeakSet[CallSite] = weakref.WeakSet()
@@ -131,14 +143,6 @@ class Prepared:
         self.environ: dict[Any, Any] = {}
         self.seen: tuple[Any, ...] = ()  # what the set-up was made from
         self.place: Place | None = None
-
-
-def _return_annotation(fn: Any) -> Any:
-    try:
-        got = inspect.get_annotations(inspect.unwrap(fn), eval_str=True).get("return")
-    except Exception:  # a name that is not defined (yet): then nothing is rebuilt by annotation
-        return None
-    return None if isinstance(got, str) else got
 
 
 # -- preparing ---------------------------------------------------------------------------------
@@ -205,7 +209,7 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
-        template = rt.pools.template(layout, p.want or Wanted(((), ())), owner)
+        template = rt.pools.template(layout, p.want or NOTHING, owner)
         pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool
@@ -285,19 +289,14 @@ def _invoke(
             error = gone.error
             continue
         watch = Watch(grants) if site.policy.write else None
-        exchange = Exchange(
-            rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
-            max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
-        )  # fmt: skip
+        exchange = _exchange(rt, site, box, reply, stream)
         views = _views(stream.buffers)
         if box.version == version:
             head = None
         else:
             views = _views(snapshot.buffers) + views
         body = _header.encode(
-            _header.CallHead(
-                head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, 0
-            )
+            _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed)
         )
         try:
             record = _engine.converse(
@@ -334,10 +333,7 @@ def _finish(
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
     reply = Reply(*_outputs(site))
-    exchange = Exchange(
-        rt.sup, begun.box, timeout_s=site.policy.limits.timeout, reply=reply, stream=begun.stream,
-        max_result=site.codec_limits.body_bytes + site.codec_limits.buffer_bytes,
-    )  # fmt: skip
+    exchange = _exchange(rt, site, begun.box, reply, begun.stream)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
@@ -350,6 +346,15 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
     p.place = None
     if gone.template_id is not None:
         rt.pools.forget_template(gone.template_id)
+
+
+def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) -> Exchange:
+    """Return the conversation of one call, within the limits of its site."""
+    limits = site.codec_limits
+    return Exchange(
+        rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
+        max_result=limits.body_bytes + limits.buffer_bytes,
+    )  # fmt: skip
 
 
 def _outputs(site: CallSite) -> tuple[Output, Output]:
@@ -371,10 +376,7 @@ def _result(
 ) -> Result:
     value: Any = None
     error: BaseException | None = None
-    classes = ClassTable.build(
-        annotation=site.annotation, args=args, kwargs=kwargs, exceptions=site.raises,
-        globals_exceptions=snapshot.exceptions,
-    )  # fmt: skip
+    classes = site.classes(snapshot, args, kwargs)
     planted = watch.planted() if watch is not None else []
     if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
         try:

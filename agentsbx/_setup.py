@@ -29,7 +29,7 @@ def seen(site: CallSite) -> tuple[Any, ...]:
     return [os.environ.get(k) for k in site.env_keys], *process()
 
 
-def process() -> tuple[Any, ...]:
+def process() -> tuple[list[str], str | None, str]:
     """Return argv, main file and interpreter as they stand."""
     main = sys.modules.get("__main__")
     return sys.argv.copy(), getattr(main, "__file__", None), sys.executable
@@ -37,9 +37,9 @@ def process() -> tuple[Any, ...]:
 
 def setup(site: CallSite) -> _header.Setup:
     """Make the set-up that a job of the site applies."""
-    main = sys.modules.get("__main__")
+    argv, main_file, _ = process()
     return _header.Setup(
-        _engine.job_env(site.policy), list(sys.argv), getattr(main, "__file__", None), [],
+        _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,
         site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import itertools
 import os
 import threading
 
-from agentsbx import _core
+from agentsbx import _core, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone, SharedFd
 from agentsbx._compile import Job, MountSpec, Template
 from agentsbx._wire import (
@@ -54,11 +54,9 @@ class SupervisorGone(AgentsbxError):
 
 def sealed_memfd(name: str, data: bytes) -> int:
     """A memfd that nobody can change any more."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = _transfer.new_memfd(name)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        _transfer.pwrite_all(fd, memoryview(data), 0)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)

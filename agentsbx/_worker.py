@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from agentsbx import _blas, _core, _header, _injob, _transfer
-from agentsbx._codec import CodecLimits, encode, encode_exception
+from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
 
@@ -85,7 +85,7 @@ def _apply(setup: _header.Setup) -> None:
         main.__dict__.pop("__file__", None)
     else:
         main.__file__ = setup.main_file
-    _injob.enter(setup.policy, setup.hidden_env, setup.body_bytes, setup.buffer_bytes)
+    _injob.enter(setup.policy, setup.body_bytes, setup.buffer_bytes)
 
 
 def _reseed(seed: int | None) -> None:
@@ -222,7 +222,7 @@ def _flush() -> None:
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
 _NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
-_NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None, raises=0))
+_NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None))
 
 
 def _prefault(job: _Job) -> None:
@@ -246,7 +246,7 @@ def prepare(env: dict[str, str]) -> _Job:
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
     """
-    setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, [], 0, b"", 1 << 20, 1 << 20)
+    setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, 0, b"", 1 << 20, 1 << 20)
     body = _header.encode(_header.SnapshotHead(setup, _NO_SNAPSHOT, []))
     raw = len(body).to_bytes(8, "little") + body
     finders = sys.meta_path[:]
@@ -287,6 +287,3 @@ def run(job: _Job, version: int, cpu: int) -> None:
         code = 125
     finally:
         os._exit(code)
-
-
-DEFAULT_LIMITS = CodecLimits()

@@ -17,7 +17,15 @@ from typing import Any
 
 import pytest
 
-from agentsbx import JobDied, ResultError, SandboxTimeout, _fast, sandbox, shutdown
+from agentsbx import (
+    JobDied,
+    ResultError,
+    SandboxTimeout,
+    SandboxUnavailable,
+    _fast,
+    sandbox,
+    shutdown,
+)
 
 RATE = 2
 
@@ -129,6 +137,20 @@ def test_a_changed_process_leaves_it(
         monkeypatch.setattr(main, "__file__", "/somewhere/else.py", raising=False)
     assert look() == host()
     assert ways == ["general"]
+
+
+def test_another_interpreter_leaves_it(ways: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    @sandbox
+    def one() -> int:
+        return 1
+
+    assert until_quick(ways, one) == 1
+    with monkeypatch.context() as changed:
+        changed.setattr(sys, "executable", "/usr/bin/blender")
+        with pytest.raises(SandboxUnavailable, match=r"sys\.executable"):
+            one()
+    assert ways == ["general"]
+    assert until_quick(ways, one) == 1
 
 
 def test_a_lost_working_directory_leaves_it(

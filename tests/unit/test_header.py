@@ -60,14 +60,13 @@ def test_a_very_long_list_of_names_is_cut():
 
 
 def test_calls_and_snapshots_come_back():
-    known = {"env": {"A": "1"}, "argv": ["prog"], "main_file": None, "hidden_env": ["KEY"]}
-    known["policy"] = b"policy"
+    known = {"env": {"A": "1"}, "argv": ["prog"], "main_file": None, "policy": b"policy"}
     setup = _header.Setup(**{name: known.get(name, 4) for name in _header.Setup.__struct_fields__})
     head = _header.SnapshotHead(setup, b"blob", [1, 2])
     assert _header.decode_snapshot(_header.encode(head)) == head
-    call = _header.CallHead(head, b"args", [3], is_async=True, seed=7, raises=0)
+    call = _header.CallHead(head, b"args", [3], is_async=True, seed=7)
     assert _header.decode_call(_header.encode(call)) == call
-    bare = _header.CallHead(None, b"", [], is_async=False, seed=None, raises=0)
+    bare = _header.CallHead(None, b"", [], is_async=False, seed=None)
     assert _header.decode_call(_header.encode(bare)) == bare
     module = _header.ModuleHead(b"x", [])
     assert _header.decode_module(_header.encode(module)) == module
