@@ -111,7 +111,7 @@ class Quick:
             _core.close_all(channel, out, err)  # an older snapshot: the closed channel ends it
             return None
         start_ns = time.monotonic_ns()
-        body = _header.encode(_header.CallHead(None, made[0], [], *self.tail))
+        body = _header.pack_call(None, made[0], [], *self.tail)
         try:
             event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS)
         except BaseException:

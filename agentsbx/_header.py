@@ -1,57 +1,47 @@
-"""What travels beside the pickles: headers of calls and results, for both ends."""
+"""What travels beside the pickles: headers of calls and results, for both ends.
+
+Headers of the host are pickled tuples of builtin values, since the unpickler is what each job needs
+in any case: a page that a job touches is a page copied. Those of a job are bytes with counts.
+"""
 
 from __future__ import annotations
 
+import _pickle
 import struct
 
-import msgspec
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _COUNT = struct.Struct("<II")
+_NOTHING_ELSE = _COUNT.pack(0, 0)
 MAX_BUFFERS = 4096
 MAX_LOST = 4096
 
 
-class Setup(msgspec.Struct, array_like=True, frozen=True):
-    """The process that the job shall look like (semantics 4.8, 4.9)."""
-
-    env: dict[str, str]
-    argv: list[str]
-    main_file: str | None
-    blas_threads: int
-    policy: bytes  # msgpack of the Policy, for nested calls (semantics 5.6)
-    body_bytes: int  # limits of the result
-    buffer_bytes: int
+def pack_snapshot(setup: tuple[Any, ...], blob: bytes, lengths: list[int]) -> bytes:
+    """Body of a snapshot: set-up (`_setup.Setup`), pickled function, lengths of its buffers."""
+    return _pickle.dumps((tuple(setup), blob, lengths), 5)
 
 
-class SnapshotHead(msgspec.Struct, array_like=True, frozen=True):
-    """Body of a snapshot memfd: set-up and the pickled function."""
+def pack_call(
+    snapshot: bytes | None, blob: bytes, lengths: list[int], is_async: bool, seed: int | None
+) -> bytes:
+    """Body of a CALL frame. `snapshot`: its body, where the sandbox has not loaded it.
 
-    setup: Setup
-    blob: bytes
-    lengths: list[int]
-
-
-class CallHead(msgspec.Struct, array_like=True, frozen=True):
-    """Body of a CALL frame. `snapshot` is None when the waiting sandbox has loaded it already."""
-
-    snapshot: SnapshotHead | None
-    blob: bytes
-    lengths: list[int]  # of the snapshot's buffers (if any), then the call's
-    is_async: bool
-    seed: int | None
+    `lengths`: of the snapshot's buffers (if any), then of the call's.
+    """
+    return _pickle.dumps((snapshot, blob, lengths, is_async, seed), 5)
 
 
-class ModuleHead(msgspec.Struct, array_like=True, frozen=True):
+def pack_module(blob: bytes, lengths: list[int]) -> bytes:
     """Body of a MODULE frame."""
-
-    blob: bytes
-    lengths: list[int]
+    return _pickle.dumps((blob, lengths), 5)
 
 
-encode = msgspec.msgpack.Encoder().encode
-decode_snapshot = msgspec.msgpack.Decoder(SnapshotHead).decode
-decode_call = msgspec.msgpack.Decoder(CallHead).decode
-decode_module = msgspec.msgpack.Decoder(ModuleHead).decode
+def unpack(body: bytes | memoryview) -> Any:
+    """Job: the tuple of any of these. The host never calls it (law 6)."""
+    return _pickle.loads(body)
 
 
 def pack_result(codec_body: bytes, lengths: list[int], lost: tuple[str, ...] = ()) -> bytes:
@@ -62,6 +52,8 @@ def pack_result(codec_body: bytes, lengths: list[int], lost: tuple[str, ...] = (
     >>> unpack_result(memoryview(pack_result(b"x", [5], ("thread t",))))
     (b'x', [5], ('thread t',))
     """
+    if not lengths and not lost:
+        return _NOTHING_ELSE + codec_body
     names = "\0".join(lost).encode("utf-8", "replace")[:MAX_LOST]
     return b"".join((
         _COUNT.pack(len(lengths), len(names)), struct.pack(f"<{len(lengths)}Q", *lengths), names,

@@ -12,16 +12,21 @@ from agentsbx._codec import CodecLimits
 
 is_job = False
 policy: Any = None
-limits = CodecLimits()
+_bounds = (0, 0)  # of the result: bytes of the body and of the buffers
 _raw_policy = b""
 
 
 def enter(raw_policy: bytes, body_bytes: int, buffer_bytes: int) -> None:
     """Worker: this process is a job from now on."""
-    global is_job, _raw_policy, limits
-    limits = CodecLimits(body_bytes=body_bytes, buffer_bytes=buffer_bytes)
+    global is_job, _raw_policy, _bounds
+    _bounds = body_bytes, buffer_bytes
     is_job = True
     _raw_policy = raw_policy
+
+
+def limits() -> CodecLimits:
+    """Of the result of this job."""
+    return CodecLimits(*_bounds)
 
 
 def current_policy() -> Any:

@@ -283,7 +283,7 @@ class Exchange:
             self._start()  # a job that asks and does not read must not hold us beyond its deadline
             blob, buffers = self.stream.module_reply(body.decode("utf-8", "replace"))
             views = [memoryview(b).cast("B") for b in buffers]
-            packed = _header.encode(_header.ModuleHead(blob, [v.nbytes for v in views]))
+            packed = _header.pack_module(blob, [v.nbytes for v in views])
             try:
                 arena = send_body(self.box, Frame.MODULE, packed, views, _NO_CACHE)
             except OSError as e:

@@ -128,6 +128,7 @@ class Pools:
         self._retired: set[int] = set()
         self._running: Counter[int] = Counter()  # calls in flight, by template
         self._bases: dict[int, tuple[str, ...]] = {}
+        self._envs: dict[int, dict[str, str]] = {}
         self._system: dict[str, _host.Found | str] | None = None
         self._next_uid = 0
         self._has_shadow = os.path.exists("/etc/shadow")
@@ -192,7 +193,8 @@ class Pools:
                 tree[path] = _host.look_up(path)
             if layout is not None:
                 names = ",".join(want.names) or "-"
-                env = "\x1f".join(f"{k}={v}" for k, v in self._env().items())
+                given = self._env()
+                env = "\x1f".join(f"{k}={v}" for k, v in given.items())
                 flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names, env)
                 bootstrap = (layout.executable, *flags, *layout.sys_path)
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
@@ -200,11 +202,17 @@ class Pools:
             made = starting.id
             self._templates[key] = made
             self._starting[made] = starting
+            if layout is not None:
+                self._envs[made] = given
             self._bases[made] = tuple(p for p, f in tree.items() if not isinstance(f, str))
             idle = [k for k, t in self._templates.items() if t != made and not self._running[t]]
             for old in idle[: max(0, len(self._templates) - MAX_TEMPLATES)]:
                 self._drop_template(self._templates.pop(old))
             return made
+
+    def env_of(self, pool: Pool) -> dict[str, str] | None:
+        """Return the environment that its zygote was given."""
+        return self._envs.get(pool.template_id)
 
     def _settle(self, template_id: int) -> None:
         """Wait until the zygote serves; forget it where it could not start."""
@@ -223,6 +231,7 @@ class Pools:
                 del self._pools[key]
                 pool.close()
         self._bases.pop(template_id, None)
+        self._envs.pop(template_id, None)
         self.sup.drop_template(template_id)
 
     def pool(

@@ -137,8 +137,7 @@ class Prepared:
         self.snapshot_fn: Any = None
         self.version = 0
         self.n_changes = 0
-        self.setup: _header.Setup | None = None
-        self.head: _header.SnapshotHead | None = None
+        self.setup: _setup.Setup | None = None
         self.want: Wanted | None = None
         self.environ: dict[Any, Any] = {}
         self.seen: tuple[Any, ...] = ()  # what the set-up was made from
@@ -170,8 +169,6 @@ def _prepare(site: CallSite) -> Prepared:
         p.setup = _setup.setup(site)
         p.version += 1
         p.n_changes += 1
-        lengths = [v.nbytes for v in _views(p.snapshot.buffers)]
-        p.head = _header.SnapshotHead(p.setup, p.snapshot.blob, lengths)
     else:
         p.n_changes = 0
     return p
@@ -186,8 +183,14 @@ def _views(buffers: Sequence[Any]) -> list[memoryview]:
     return [b.raw() if hasattr(b, "raw") else memoryview(b).cast("B") for b in buffers]
 
 
-def _snapshot_fd(head: _header.SnapshotHead, buffers: list[memoryview]) -> int:
-    body = _header.encode(head)
+def _snapshot_body(rt: Runtime, pool: Pool, setup: _setup.Setup, snapshot: Any) -> bytes:
+    if setup.env == rt.pools.env_of(pool):
+        setup = setup._replace(env=None)
+    lengths = [v.nbytes for v in _views(snapshot.buffers)]
+    return _header.pack_snapshot(setup, snapshot.blob, lengths)
+
+
+def _snapshot_fd(body: bytes, buffers: list[memoryview]) -> int:
     fd, _ = _transfer.write_memfd(
         "snapshot", len(body).to_bytes(8, "little") + body, buffers, _transfer.HOST_SEALS
     )
@@ -214,8 +217,11 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool
     wanted = p.version if p.n_changes <= 2 else 0
-    if pool.version != wanted and p.head is not None:
-        fd = _snapshot_fd(p.head, _views(p.snapshot.buffers)) if wanted else -1
+    if pool.version != wanted and p.setup is not None:
+        fd = -1
+        if wanted:
+            body = _snapshot_body(rt, pool, p.setup, p.snapshot)
+            fd = _snapshot_fd(body, _views(p.snapshot.buffers))
         try:
             rt.sup.snapshot(pool, wanted, fd)
         finally:
@@ -271,7 +277,7 @@ def _invoke(
     for _ in range(ATTEMPTS):
         with site.lock:
             p = _prepare(site)
-            snapshot, head, version = p.snapshot, p.head, p.version
+            snapshot, setup, version = p.snapshot, p.setup, p.version
             stream = snapshot.begin_call(args, kwargs)
             if p.want is None:
                 p.want = _wanted(site, p, [stream.body])
@@ -291,12 +297,12 @@ def _invoke(
         watch = Watch(grants) if site.policy.write else None
         exchange = _exchange(rt, site, box, reply, stream)
         views = _views(stream.buffers)
-        if box.version == version:
-            head = None
-        else:
+        head = None
+        if box.version != version and setup is not None:
+            head = _snapshot_body(rt, pool, setup, snapshot)
             views = _views(snapshot.buffers) + views
-        body = _header.encode(
-            _header.CallHead(head, stream.body, [v.nbytes for v in views], site.is_async, site.seed)
+        body = _header.pack_call(
+            head, stream.body, [v.nbytes for v in views], site.is_async, site.seed
         )
         try:
             record = _engine.converse(

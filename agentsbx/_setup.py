@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentsbx import _engine, _header
+from agentsbx import _engine
 
 if TYPE_CHECKING:
     from agentsbx._runtime import CallSite
     from agentsbx.policy import Policy
 
-__all__ = ["environ", "hidden_env", "process", "seen", "setup"]
+__all__ = ["Setup", "environ", "hidden_env", "process", "seen", "setup"]
+
+
+class Setup(NamedTuple):
+    """What a job applies before its call (`_worker._apply`)."""
+
+    env: dict[str, str] | None  # None: what its zygote was given
+    argv: list[str]
+    main_file: str | None
+    blas_threads: int
+    policy: bytes  # msgpack of the Policy, for nested calls (semantics 5.6)
+    body_bytes: int  # limits of the result
+    buffer_bytes: int
 
 
 def environ() -> dict[Any, Any]:
@@ -35,10 +47,10 @@ def process() -> tuple[list[str], str | None, str]:
     return sys.argv.copy(), getattr(main, "__file__", None), sys.executable
 
 
-def setup(site: CallSite) -> _header.Setup:
+def setup(site: CallSite) -> Setup:
     """Make the set-up that a job of the site applies."""
     argv, main_file, _ = process()
-    return _header.Setup(
+    return Setup(
         _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,
         site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,

@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import sys
-from typing import Any
 
 from agentsbx import _blas, _core, _header, _injob, _transfer
 from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 CHANNEL = 3
 SNAPSHOT = 4
+# Plain numbers: comparing with members of an enum would touch more pages, each to be copied.
+_FRAME = int(Event.FRAME)
+_CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
 
 
 class HostGone(Exception):
     """The channel closed: nobody waits for a result."""
 
 
-def _read_frame(want: int, channel: int = CHANNEL) -> tuple[memoryview, list[memoryview]]:
+def _read_frame(want: int, channel: int = CHANNEL) -> tuple[bytes | memoryview, list[memoryview]]:
     """Next frame, which must be of that kind: (body, [view of the whole memfd] or [])."""
     event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1)
-    if event != Event.FRAME or kind != want:
+    if event != _FRAME or kind != want:
         raise HostGone
     if memfd < 0:
-        return memoryview(body), []
+        return body, []
     view = _transfer.map_private(memfd, n_memfd)
     os.close(memfd)
     return view[:n_body], [view]
@@ -41,7 +48,7 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
 
 
 def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
-    packed = _header.pack_result(body, [b.nbytes for b in buffers], _alive())
+    packed = _header.pack_result(body, [b.nbytes for b in buffers] if buffers else [], _alive())
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return
@@ -69,23 +76,25 @@ def _request_module(name: str) -> tuple[bytes, list[memoryview]]:
     """`import name` of project code: ask the host."""
     _core.send_frame(CHANNEL, Frame.IMPORT, name.encode("utf-8", "surrogatepass")[:1024])
     body, whole = _read_frame(Frame.MODULE)
-    head = _header.decode_module(body)
-    return head.blob, _buffers(whole, len(body), head.lengths)
+    blob, lengths = _header.unpack(body)
+    return blob, _buffers(whole, len(body), lengths)
 
 
-def _apply(setup: _header.Setup) -> None:
-    """Look like the host's process: environment, argv, main file."""
-    env = {os.fsencode(k): os.fsencode(v) for k, v in setup.env.items()}
-    if getattr(os.environ, "_data", None) != env:  # usually the zygote was given just this one
+def _apply(setup: tuple[Any, ...]) -> int:
+    """Look like the host's process: environment, argv, main file (`_setup.Setup`).
+
+    Returns the number of threads for the linear algebra libraries.
+    """
+    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes = setup
+    if env is not None:
         os.environ.clear()
-        os.environ.update(setup.env)
-    sys.argv[:] = setup.argv
-    main = sys.modules["__main__"]
-    if setup.main_file is None:
-        main.__dict__.pop("__file__", None)
-    else:
-        main.__file__ = setup.main_file
-    _injob.enter(setup.policy, setup.body_bytes, setup.buffer_bytes)
+        os.environ.update(env)
+    sys.argv[:] = argv
+    if main_file is not None:
+        sys.modules["__main__"].__file__ = main_file
+    _injob.enter(policy, body_bytes, buffer_bytes)
+    n: int = blas_threads
+    return n
 
 
 def _reseed(seed: int | None) -> None:
@@ -112,38 +121,40 @@ class _Job:
         self.receiver = Receiver()
         self.receiver.install_importer(_request_module)
 
-    def load_snapshot(self, head: _header.SnapshotHead, buffers: list[memoryview]) -> None:
-        _apply(head.setup)
-        self.blas_threads = head.setup.blas_threads
-        self.receiver.load_snapshot(head.blob, buffers)
-
     def load_waiting(self, fd: int = SNAPSHOT) -> None:
         """Snapshot of the pool, given at the fork."""
-        size = os.fstat(fd).st_size
-        small = size <= FRAME_INLINE
-        view = memoryview(os.pread(fd, size, 0)) if small else _transfer.map_private(fd, size)
-        os.close(fd)
-        n_body = int.from_bytes(view[:8], "little")
-        body = view[8 : 8 + n_body]
-        head = _header.decode_snapshot(body)
-        rest = view[_transfer.align(8 + n_body) :]
-        buffers = _transfer.split(rest, 0, head.lengths)[1]
-        self.load_snapshot(head, buffers)
+        data = posix.pread(fd, FRAME_INLINE, 0)
+        whole = None
+        if len(data) == FRAME_INLINE:
+            whole = _transfer.map_private(fd, os.fstat(fd).st_size)
+        posix.close(fd)
+        n_body = int.from_bytes((whole or data)[:8], "little")
+        body = (whole or data)[8 : 8 + n_body]
+        rest = whole[_transfer.align(8 + n_body) :] if whole else memoryview(data)
+        self.load_snapshot(body, rest)
+
+    def load_snapshot(self, body: bytes | memoryview, rest: memoryview) -> None:
+        """Set-up and function; `rest`: what the buffers lie in."""
+        setup, blob, lengths = _header.unpack(body)
+        self.blas_threads = _apply(setup)
+        buffers = _transfer.split(rest, 0, lengths)[1] if lengths else ()
+        self.receiver.load_snapshot(blob, buffers)
 
     def run(self) -> None:
-        body, whole = _read_frame(Frame.CALL)
+        body, whole = _read_frame(_CALL)
         _core.cpu_release()
-        head = _header.decode_call(body)
-        buffers = _buffers(whole, len(body), head.lengths)
-        if head.snapshot is not None:
-            n = len(head.snapshot.lengths)
-            self.load_snapshot(head.snapshot, buffers[:n])
-            buffers = buffers[n:]
-        _reseed(head.seed)
+        snapshot, blob, lengths, is_async, seed = _header.unpack(body)
+        buffers = _buffers(whole, len(body), lengths) if lengths else []
+        if snapshot is not None:
+            setup, code, own = _header.unpack(snapshot)
+            self.blas_threads = _apply(setup)
+            self.receiver.load_snapshot(code, buffers[: len(own)])
+            buffers = buffers[len(own) :]
+        _reseed(seed)
         _blas.restore(self.blas_threads)
-        fn, args, kwargs = self.receiver.load_call(head.blob, buffers)
+        fn, args, kwargs = self.receiver.load_call(blob, buffers)
         try:
-            if head.is_async:
+            if is_async:
                 import asyncio
 
                 value = asyncio.run(fn(*args, **kwargs))
@@ -157,7 +168,7 @@ class _Job:
 
 def _answer(value: Any) -> None:
     try:
-        body, buffers = encode(value, limits=_injob.limits)
+        body, buffers = encode(value, limits=_injob.limits())
     except Exception as e:
         # A limit is the host's to report: a job cannot raise one of its errors (semantics 3.3).
         which = getattr(e, "limit", None)
@@ -169,7 +180,7 @@ def _answer(value: Any) -> None:
         return
     _flush()
     try:
-        _send(Frame.RESULT, body, buffers)
+        _send(_RESULT, body, buffers)
     except OSError as e:
         if e.errno != errno.EFBIG:  # RLIMIT_FSIZE bounds the memfd too
             raise
@@ -181,7 +192,7 @@ def _fail(exc: BaseException) -> None:
     while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
         tb = tb.tb_next  # our own frames say nothing to the user
     exc.__traceback__ = tb
-    body, buffers = encode_exception(exc, limits=_injob.limits)
+    body, buffers = encode_exception(exc, limits=_injob.limits())
     _flush()
     _send(Frame.ERROR, body, buffers)
 
@@ -222,21 +233,22 @@ def _flush() -> None:
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
 _NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
-_NO_CALL = _header.encode(_header.CallHead(None, _NO_ARGS, [], is_async=False, seed=None))
+_NO_CALL = _header.pack_call(None, _NO_ARGS, [], is_async=False, seed=None)
 
 
 def _prefault(job: _Job) -> None:
     """Rehearse a call with itself: copy-on-write faults are taken now, while nobody waits."""
     host, own = _core.socketpair()
     for _ in range(2):
-        _core.send_frame(host, Frame.CALL, _NO_CALL)
-        body, _whole = _read_frame(Frame.CALL, own)
-        head = _header.decode_call(body)
+        _core.send_frame(host, _CALL, _NO_CALL)
+        body, _whole = _read_frame(_CALL, own)
+        _snapshot, blob, _lengths, _is_async, seed = _header.unpack(body)
+        _reseed(seed)
         _blas.restore(0)
-        job.receiver.load_call(head.blob, [])
-        answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits)
+        job.receiver.load_call(blob, ())
+        answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
         _flush()
-        _send(Frame.RESULT, answer, buffers, own)
+        _send(_RESULT, answer, buffers, own)
         _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
 
@@ -246,8 +258,8 @@ def prepare(env: dict[str, str]) -> _Job:
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
     """
-    setup = _header.Setup({"PATH": "/bin", "LANG": "C"}, [""], None, 0, b"", 1 << 20, 1 << 20)
-    body = _header.encode(_header.SnapshotHead(setup, _NO_SNAPSHOT, []))
+    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20)
+    body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
     finders = sys.meta_path[:]
     for _ in range(10):
@@ -257,6 +269,7 @@ def prepare(env: dict[str, str]) -> _Job:
         _prefault(job)
     os.environ.clear()
     os.environ.update(env)
+    sys.modules["__main__"].__dict__.pop("__file__", None)
     sys.meta_path[:] = finders
     return _Job()
 
@@ -272,7 +285,7 @@ def run(job: _Job, version: int, cpu: int) -> None:
                 _prefault(job)
                 _core.cpu_wait_on(cpu)
         except Exception as e:  # the function cannot be loaded: the error of the call
-            _read_frame(Frame.CALL)
+            _read_frame(_CALL)
             _fail(e)
         else:
             try:

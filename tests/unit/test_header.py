@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentsbx import _header
+from agentsbx._setup import Setup
 
 names = st.lists(st.text(min_size=1, max_size=20).filter(lambda s: "\0" not in s), max_size=5)
 lengths_of = st.lists(st.integers(0, 2**64 - 1), max_size=20)
@@ -60,19 +60,12 @@ def test_a_very_long_list_of_names_is_cut():
 
 
 def test_calls_and_snapshots_come_back():
-    known = {"env": {"A": "1"}, "argv": ["prog"], "main_file": None, "policy": b"policy"}
-    setup = _header.Setup(**{name: known.get(name, 4) for name in _header.Setup.__struct_fields__})
-    head = _header.SnapshotHead(setup, b"blob", [1, 2])
-    assert _header.decode_snapshot(_header.encode(head)) == head
-    call = _header.CallHead(head, b"args", [3], is_async=True, seed=7)
-    assert _header.decode_call(_header.encode(call)) == call
-    bare = _header.CallHead(None, b"", [], is_async=False, seed=None)
-    assert _header.decode_call(_header.encode(bare)) == bare
-    module = _header.ModuleHead(b"x", [])
-    assert _header.decode_module(_header.encode(module)) == module
-
-
-@given(st.binary(max_size=40))
-def test_other_bytes_are_no_call(raw):
-    with pytest.raises(msgspec.MsgspecError):
-        _header.decode_call(b"\xc1" + raw)  # a byte that msgpack never uses
+    setup = Setup({"A": "1"}, ["prog"], None, 4, b"policy", 5, 6)
+    snapshot = _header.pack_snapshot(setup, b"blob", [1, 2])
+    assert _header.unpack(snapshot) == (tuple(setup), b"blob", [1, 2])
+    assert type(_header.unpack(snapshot)[0]) is tuple, "a job does not know the host's classes"
+    call = _header.pack_call(snapshot, b"args", [3], is_async=True, seed=7)
+    assert _header.unpack(memoryview(call)) == (snapshot, b"args", [3], True, 7)
+    bare = _header.pack_call(None, b"", [], is_async=False, seed=None)
+    assert _header.unpack(bare) == (None, b"", [], False, None)
+    assert _header.unpack(_header.pack_module(b"x", [])) == (b"x", [])
