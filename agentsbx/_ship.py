@@ -62,16 +62,6 @@ class _Output:
         return False
 
 
-def _pickler(context: Context, memo: Any) -> tuple[ShipPickler, _Output]:
-    out = _Output()
-    pickler = ShipPickler(out.file, PROTOCOL, buffer_callback=out.take)
-    pickler.context = context
-    pickler.dispatch_table = dispatch_table()
-    if memo is not None:
-        pickler.memo = memo
-    return pickler, out
-
-
 def _small_only(buffer: pickle.PickleBuffer) -> bool:
     """Let small buffers go into the pickle; a big one ends it before anything is copied."""
     if memoryview(buffer).nbytes >= OUT_OF_BAND:
@@ -79,19 +69,28 @@ def _small_only(buffer: pickle.PickleBuffer) -> bool:
     return True
 
 
+def _pickler(
+    context: Context, memo: Any, file: io.BytesIO, take: Callable[[pickle.PickleBuffer], bool]
+) -> ShipPickler:
+    """Return a pickler that continues from `memo`; `take` decides where each buffer goes."""
+    pickler = ShipPickler(file, PROTOCOL, buffer_callback=take)
+    pickler.context = context
+    pickler.dispatch_table = dispatch_table()
+    if memo is not None:
+        pickler.memo = memo
+    return pickler
+
+
 class CallStream:
     """The arguments of one call, and the replies to what that job asks for."""
 
     __slots__ = ("_pickler", "_server", "_snapshot", "body", "buffers", "served")
 
-    def __init__(self, snapshot: Snapshot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pickler, out = _pickler(snapshot._context, snapshot._pickler.memo)
-        try:
-            pickler.dump((args, kwargs))
-        except Exception as error:
-            raise snapshot._explain_call(args, kwargs, error) from None
-        self.body = out.file.getvalue()
-        self.buffers: list[Any] = out.buffers
+    def __init__(
+        self, snapshot: Snapshot, pickler: ShipPickler, body: bytes, buffers: list[Any]
+    ) -> None:
+        self.body = body
+        self.buffers = buffers
         self.served: list[str] = []
         self._snapshot = snapshot
         self._pickler = pickler
@@ -114,7 +113,8 @@ class CallStream:
     def _fork(self, value: Any) -> tuple[bytes, list[Any], Callable[[], None]]:
         """Pickle `value` as a continuation of this call; the third item makes it the one."""
         before = self._pickler
-        pickler, out = _pickler(self._snapshot._context, before.memo)
+        out = _Output()
+        pickler = _pickler(self._snapshot._context, before.memo, out.file, out.take)
         pickler.own_namespaces = before.own_namespaces
         pickler.dump(value)
 
@@ -198,10 +198,7 @@ class Snapshot:
     ) -> tuple[bytes, ShipPickler] | None:
         """Return the body of `begin_call` alone; None where it needs more (buffers, an error)."""
         file = io.BytesIO()
-        pickler = ShipPickler(file, PROTOCOL, buffer_callback=_small_only)
-        pickler.context = self._context
-        pickler.dispatch_table = dispatch_table()
-        pickler.memo = self._pickler.memo
+        pickler = _pickler(self._context, self._pickler.memo, file, _small_only)
         try:
             pickler.dump((args, kwargs))
         except Exception:
@@ -210,14 +207,17 @@ class Snapshot:
 
     def begun_call(self, pickler: ShipPickler) -> CallStream:
         """The `CallStream` of a quick call that turns out to need one."""
-        stream = CallStream.__new__(CallStream)
-        stream.body, stream.buffers, stream.served = b"", [], []
-        stream._snapshot, stream._pickler, stream._server = self, pickler, None
-        return stream
+        return CallStream(self, pickler, b"", [])
 
     def begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallStream:
         """Pickle the arguments of a call; raises `SerializationError` naming the argument."""
-        return CallStream(self, args, kwargs)
+        out = _Output()
+        pickler = _pickler(self._context, self._pickler.memo, out.file, out.take)
+        try:
+            pickler.dump((args, kwargs))
+        except Exception as error:
+            raise self._explain_call(args, kwargs, error) from None
+        return CallStream(self, pickler, out.file.getvalue(), out.buffers)
 
     def _explain_call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException
@@ -260,7 +260,8 @@ def take_snapshot(
         secrets=check.secrets_of(hidden_env or {}),
     )
     record = Record(fn, context)
-    pickler, out = _pickler(context, None)
+    out = _Output()
+    pickler = _pickler(context, None, out.file, out.take)
     pickler.recorder = record
     try:
         pickler.dump((fn, loaded_project_modules(), _listed(fn, captures, record)))
