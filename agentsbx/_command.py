@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
 from agentsbx._job import Cancel, Exchange, Output, Reply, is_gone
+from agentsbx._pools import is_same
 from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
@@ -24,6 +25,48 @@ if TYPE_CHECKING:
 __all__ = ["run_command"]
 
 ATTEMPTS = 5
+
+
+class _Place:
+    """Where the last command ran: used again while nothing that names it has changed."""
+
+    __slots__ = ("environ", "key", "mounts", "pool", "words")
+
+    def __init__(
+        self, rt: Runtime, policy: Policy, cwd: str, n_waiting: int, explain: bool
+    ) -> None:
+        self.key = rt, policy, cwd, n_waiting, explain
+        self.mounts = rt.pools.find_grants(policy)
+        self.pool = rt.pools.pool(
+            None, policy, rt.pools.template(None, NOTHING), self.mounts, cwd, n_waiting,
+            traces=explain,
+        )  # fmt: skip
+        self.environ = _engine.environ().copy()
+        self.words = _words(_engine.job_env(policy))
+
+    def serves(self, key: tuple[Any, ...]) -> bool:
+        return (
+            self.key == key
+            and not key[1].write  # names in a write grant are looked for anew
+            and not self.pool.is_closed
+            and self.environ == _engine.environ()
+            and (not self.mounts or is_same(self.mounts))
+        )
+
+
+_last: _Place | None = None
+
+
+def _place(rt: Runtime, policy: Policy, cwd: str, n_waiting: int, explain: bool) -> _Place:
+    global _last
+    last = _last
+    if last is None or not last.serves((rt, policy, cwd, n_waiting, explain)):
+        last = _last = _Place(rt, policy, cwd, n_waiting, explain)
+    return last
+
+
+def _words(env: dict[str, str]) -> list[bytes]:
+    return [os.fsencode(f"{k}={v}") for k, v in env.items()]
 
 
 def run_command(
@@ -66,27 +109,24 @@ def _run_command(
     explain: bool,
 ) -> Result:
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
-    words = [*argv, *(f"{k}={v}" for k, v in _engine.job_env(policy, env).items())]
-    raw = b"".join(os.fsencode(w) + b"\0" for w in words)
     reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
     if explain:
         reply.denials = []
     for _ in range(ATTEMPTS):
-        grants = rt.pools.find_grants(policy)
-        template = rt.pools.template(None, NOTHING)
         try:
-            pool = rt.pools.pool(None, policy, template, grants, where, n_waiting, traces=explain)
-            box = _engine.take(rt, pool)
+            place = _place(rt, policy, where, n_waiting, explain)
+            box = _engine.take(rt, place.pool)
         except PoolGone as gone:
-            if gone.template_id is not None:
-                rt.pools.forget_template(gone.template_id)
+            _forget(rt, gone)
             continue
-        watch = Watch(grants) if policy.write else None
+        watch = Watch(place.mounts) if policy.write else None
         opened: list[int] = []
         try:
             mask, given = _command_fds(fds, opened)
-            head = EXEC.pack(len(argv), len(words) - len(argv), mask, explain)
-            _send_exec(box, head + raw, given)
+            variables = _words(_engine.job_env(policy, env)) if env else place.words
+            head = EXEC.pack(len(argv), len(variables), mask, explain)
+            words = b"\0".join([*map(os.fsencode, argv), *variables, b""])
+            _send_exec(box, head + words, given)
             break
         except OSError as e:
             box.close()
@@ -102,7 +142,14 @@ def _run_command(
     record = _engine.converse(
         rt, box, exchange, b"", [], cancel, detail=explain or watch is not None
     )
-    return _command_result(argv, policy, pool, reply, record, watch)
+    return _command_result(argv, policy, place.pool, reply, record, watch)
+
+
+def _forget(rt: Runtime, gone: PoolGone) -> None:
+    global _last
+    _last = None
+    if gone.template_id is not None:
+        rt.pools.forget_template(gone.template_id)
 
 
 def _send_exec(box: Box, body: bytes, fds: tuple[int, ...]) -> None:

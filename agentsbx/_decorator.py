@@ -120,6 +120,8 @@ def resolve(target: Any, keywords: dict[str, Any]) -> tuple[Policy, dict[str, An
     """Return the policy and the options of the call that target and keywords name together."""
     from agentsbx.policy import Policy, split_keywords
 
+    if target is None and not keywords:
+        return _default(), {}
     rules, options = split_keywords(keywords)
     if target is None:
         return Policy.from_keywords(**rules), options
@@ -134,6 +136,13 @@ def resolve(target: Any, keywords: dict[str, Any]) -> tuple[Policy, dict[str, An
         else:
             policy = Policy.from_file(name)
     return (policy.extend(**rules) if rules else policy), options
+
+
+@functools.cache
+def _default() -> Policy:
+    from agentsbx.policy import Policy
+
+    return Policy.from_keywords()
 
 
 def _decorate(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:

@@ -14,7 +14,9 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from agentsbx import _arena, _compile, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
@@ -24,8 +26,8 @@ from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
 
-__all__ = ["Runtime", "converse", "current", "job_env", "next_call_id", "probe", "restart",
-           "shutdown", "take"]  # fmt: skip
+__all__ = ["Runtime", "converse", "current", "environ", "job_env", "next_call_id", "orphans",
+           "probe", "restart", "shutdown", "take"]  # fmt: skip
 
 READY_TIMEOUT_MS = 20_000
 LAST_BREATH_MS = 100
@@ -40,6 +42,10 @@ def next_call_id() -> str:
     return f"{_call_prefix}-{next(_call_numbers):x}"
 
 
+# Owners of pools that are gone: finalizers, which may run anywhere, only leave a note here.
+orphans: deque[object] = deque()
+
+
 class Runtime:
     """Supervisor, pools and arenas of this process."""
 
@@ -50,7 +56,7 @@ class Runtime:
             bool(hello.is_root), hello.uid_base, hello.n_uids, hello.cgroup_version,
             hello.cgroup_have, hello.landlock_abi, os.uname().release,
         )  # fmt: skip
-        self.pools = Pools(self.sup, self.caps, lambda: job_env(Policy()))
+        self.pools = Pools(self.sup, self.caps, lambda: job_env(Policy()), orphans)
         self.arenas = _arena.ArenaCache()
 
     def close(self) -> None:
@@ -132,6 +138,12 @@ def restart(rt: Runtime) -> None:
 def probe() -> _host.Caps:
     """What the supervisor found by trying."""
     return current().caps
+
+
+def environ() -> dict[Any, Any]:
+    """The dictionary behind `os.environ`, to compare as a whole; a copy where there is none."""
+    found = getattr(os.environ, "_data", None)
+    return found if type(found) is dict else dict(os.environ)
 
 
 def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +47,13 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("at", "control", "environ", "fn", "limits", "pool", "process", "rt", "shape",
-                 "site", "snapshot", "sock", "sys_path", "tail", "version")  # fmt: skip
+    __slots__ = ("at", "control", "environ", "limits", "pool", "process", "shape", "site",
+                 "snapshot", "sock", "tail", "version")  # fmt: skip
 
     def __init__(
         self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place,
         shape: tuple[int, tuple[str, ...]],
     ) -> None:  # fmt: skip
-        self.rt = rt
         self.at = at
         self.pool: Pool = at.pool
         self.sock = at.pool.sock
@@ -64,9 +62,7 @@ class Quick:
         self.version = version
         self.environ = site.prepared.environ
         self.process = site.prepared.seen[1:]
-        self.sys_path = sys.path.copy()
         self.site = site
-        self.fn = site.fn
         self.limits = site.codec_limits
         self.shape = shape  # of arguments that are known to fit
         self.tail = site.is_async, site.seed
@@ -78,7 +74,6 @@ class Quick:
             self.version == self.pool.version
             and os.environ._data == self.environ  # type: ignore[attr-defined]
             and _setup.process() == self.process
-            and sys.path == self.sys_path
             and self.snapshot.is_current()
             and (not at.grants or is_same(at.grants))
             and self._is_here()

@@ -77,7 +77,8 @@ def _is_covered(path: str) -> bool:
 
 def python_layout() -> Layout:
     """The running interpreter's layout, for `sys.path` as it stands now."""
-    return _layout(sys.executable, tuple(sys.path), sys.prefix)
+    names = tuple(p for p in sys.path if isinstance(p, str))  # what else is there, Python skips
+    return _layout(sys.executable, names, sys.prefix)
 
 
 @functools.lru_cache(maxsize=8)

@@ -27,7 +27,7 @@ LATE_S = 2.0  # how long after a deadline the host still waits for the superviso
 
 
 _REAPER = (Frame.FAILED, Frame.SIGNAL, Frame.EXITED)
-_ANSWERS = (Frame.RESULT, Frame.ERROR)
+_ANSWERS = (Frame.RESULT, Frame.ERROR, Frame.EXITED)
 
 
 class Stream(Protocol):
@@ -220,12 +220,13 @@ class Exchange:
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
                 box.channel, box.out, box.err, patience
             )
-            if not self.is_started and (event == Event.TIMEOUT or kind not in _ANSWERS):
+            if not self.is_started and self._goes_on(event, kind, body):
                 self._start()
+                patience = self._patience_ms()
                 if event == Event.TIMEOUT:
-                    patience = self._patience_ms()
                     continue
-            patience = self._patience_ms()
+            elif self.is_started:
+                patience = self._patience_ms()
             if event == Event.FRAME:
                 if self._frame(kind, body, memfd, n_body, n_memfd):
                     break
@@ -240,6 +241,13 @@ class Exchange:
                 self.sup.kill(box.job_id, Cause.TIMEOUT)
                 break
         self._drain()
+
+    @staticmethod
+    def _goes_on(event: int, kind: int, body: bytes) -> bool:
+        """Whether the call may take long: all but its answer, and a closed stream before it."""
+        if event == Event.FRAME:
+            return kind not in _ANSWERS
+        return event == Event.TIMEOUT or body != b""
 
     def _patience_ms(self) -> int:
         if self.deadline_ns == NO_LIMIT:
@@ -261,17 +269,8 @@ class Exchange:
         """All that was written before the answer is in the pipes by now."""
         for which in ("out", "err"):
             fd = getattr(self.box, which)
-            if fd < 0:
-                continue
-            os.set_blocking(fd, False)
-            for _ in range(64):
-                try:
-                    data = os.read(fd, 65536)
-                except BlockingIOError:
-                    break
+            if fd >= 0 and (data := _core.drain(fd)):
                 self._output(which, data)
-                if not data:
-                    break
 
     def _frame(self, kind: int, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
         """Handle one frame; True if it is the last."""

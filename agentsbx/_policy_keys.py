@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentsbx import _policy_rules, _units
+from agentsbx._site_keys import SITE_KEYWORDS
 from agentsbx.errors import PolicyError
 from agentsbx.policy import Grant
 
@@ -23,16 +24,11 @@ __all__ = [
     "FIELDS",
     "INSTEAD",
     "LIMITS",
-    "OUTPUT_WORDS",
-    "SITE_KEYWORDS",
     "check_keyword",
     "items",
     "short",
     "suggestion",
 ]
-
-SITE_KEYWORDS = frozenset({"captures", "raises", "seed", "name"})
-OUTPUT_WORDS = frozenset({"forward", "stderr", "capture", "discard"})
 
 
 def _bounded(parse: Callable[[str, object], int], why: str) -> Callable[[str, object], int]:

@@ -17,12 +17,12 @@ from agentsbx._policy_keys import (
     FIELDS,
     INSTEAD,
     LIMITS,
-    SITE_KEYWORDS,
     check_keyword,
     items,
     short,
     suggestion,
 )
+from agentsbx._site_keys import SITE_KEYWORDS
 from agentsbx.errors import PolicyError
 from agentsbx.policy import Grant, Limits, Policy
 

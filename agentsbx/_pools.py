@@ -11,9 +11,9 @@ import contextlib
 import os
 import stat
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _compile, _core, _host, _zygote
 from agentsbx._boxes import Pool
@@ -116,14 +116,19 @@ class Pools:
     """All templates and pools of one supervisor."""
 
     def __init__(
-        self, sup: Supervisor, caps: _host.Caps, env: Callable[[], dict[str, str]]
+        self,
+        sup: Supervisor,
+        caps: _host.Caps,
+        env: Callable[[], dict[str, str]],
+        orphans: deque[object],
     ) -> None:
         self._env = env  # what jobs without grants find in their environment
+        self._orphans = orphans  # owners that are gone
         self.sup = sup
         self.caps = caps
         self._lock = threading.RLock()
         self._templates: OrderedDict[TemplateKey, int] = OrderedDict()
-        self._pools: OrderedDict[object, Pool] = OrderedDict()
+        self._pools: OrderedDict[tuple[Any, ...], Pool] = OrderedDict()
         self._starting: dict[int, Starting] = {}
         self._retired: set[int] = set()
         self._running: Counter[int] = Counter()  # calls in flight, by template
@@ -275,17 +280,18 @@ class Pools:
                     missing=["stable grant"], errno=e.errno,
                 ) from None  # fmt: skip
             # The same call site with other grants or another directory: its old pool is of no use.
-            stale = [
-                k for k in self._pools if isinstance(k, tuple) and k[0] is owner and k[1] == policy
-            ]
+            stale = [k for k in self._pools if owner and k[0] is owner and k[1] == policy]
             self._pools[key] = made
-            for k in stale if owner is not None else []:
+            while self._orphans:
+                gone = self._orphans.popleft()
+                stale += [k for k in self._pools if k[0] is gone]
+            for k in stale:
                 self.drop(k)
             while len(self._pools) > MAX_POOLS:
                 self.drop(next(iter(self._pools)))
             return made
 
-    def drop(self, key: object) -> None:
+    def drop(self, key: tuple[Any, ...]) -> None:
         """Kill a pool's waiting sandboxes and forget it."""
         pool = self._pools.pop(key, None)
         if pool is not None:

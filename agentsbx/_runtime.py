@@ -85,6 +85,8 @@ class CallSite:
         self.raw_policy = msgspec.msgpack.encode(policy)
         self.has_warned = False
         _sites.add(self)
+        self.owner = object()  # of its pools, which must not keep the site alive
+        weakref.finalize(self, _engine.orphans.append, self.owner).atexit = False
         self.prepared = Prepared()
         self.quick: _fast.Quick | None = None
         self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
@@ -159,10 +161,10 @@ def _prepare(site: CallSite) -> Prepared:
             wrapper_reducer=_nested.reduce,
         )
         p.snapshot_fn = site.fn
-    if not fresh and p.environ == _setup.environ() and p.seen[1:] == _setup.process():
+    if not fresh and p.environ == _engine.environ() and p.seen[1:] == _setup.process():
         p.n_changes = 0
         return p
-    p.environ = _setup.environ().copy()
+    p.environ = _engine.environ().copy()
     seen = _setup.seen(site)
     if fresh or seen != p.seen:
         p.seen = seen
@@ -213,7 +215,7 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
         template = rt.pools.template(layout, p.want or NOTHING, owner)
-        pool = rt.pools.pool(site, site.policy, template, grants, cwd, n_waiting)
+        pool = rt.pools.pool(site.owner, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool
     wanted = p.version if p.n_changes <= 2 else 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentsbx._runtime import CallSite
     from agentsbx.policy import Policy
 
-__all__ = ["Setup", "environ", "hidden_env", "process", "seen", "setup"]
+__all__ = ["Setup", "hidden_env", "process", "seen", "setup"]
 
 
 class Setup(NamedTuple):
@@ -30,26 +30,20 @@ class Setup(NamedTuple):
     buffer_bytes: int
 
 
-def environ() -> dict[Any, Any]:
-    """The dictionary behind `os.environ`, to compare as a whole; a copy where there is none."""
-    found = getattr(os.environ, "_data", None)
-    return found if type(found) is dict else dict(os.environ)
-
-
 def seen(site: CallSite) -> tuple[Any, ...]:
     """What `_setup` reads: a change of any of it makes a new set-up."""
     return [os.environ.get(k) for k in site.env_keys], *process()
 
 
-def process() -> tuple[list[str], str | None, str]:
-    """Return argv, main file and interpreter as they stand."""
-    main = sys.modules.get("__main__")
-    return sys.argv.copy(), getattr(main, "__file__", None), sys.executable
+def process() -> tuple[list[str], str | None, str, str, list[str]]:
+    """Return argv, main file, interpreter with its prefix, and search path as they stand."""
+    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return [*sys.argv], main_file, sys.executable, sys.prefix, [*sys.path]
 
 
 def setup(site: CallSite) -> Setup:
     """Make the set-up that a job of the site applies."""
-    argv, main_file, _ = process()
+    argv, main_file, *_ = process()
     return Setup(
         _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,

@@ -120,6 +120,8 @@ class Supervisor:
             # An empty environment: no secret reaches any process of ours.
             self.pid = os.posix_spawn(LAUNCHER, argv, {}, file_actions=actions)
         except OSError as e:
+            self.control.close()
+            self.broker.close()
             record = ErrRecord(1, 0, e.errno or errno.EIO, 0)
             raise unavailable(record, object=LAUNCHER) from e
         finally:
@@ -256,7 +258,11 @@ class Supervisor:
             msg = TEMPLATE.pack(Msg.TEMPLATE, 0, template_id, len(t.mounts), int(t.is_command))
             mine, theirs = _core.socketpair()
             fds.append(theirs)
-            self._send(msg, tuple(fds))
+            try:
+                self._send(msg, tuple(fds))
+            except BaseException:
+                os.close(mine)
+                raise
         finally:
             for fd in fds:
                 os.close(fd)

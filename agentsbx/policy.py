@@ -258,17 +258,19 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     >>> split_keywords({"memory": "1GB", "raises": [KeyError], "output": "capture"})
     ({'memory': '1GB'}, {'raises': [<class 'KeyError'>], 'output': 'capture'})
     """
-    from agentsbx._policy_keys import OUTPUT_WORDS, SITE_KEYWORDS, check_keyword
+    from agentsbx._policy_keys import check_keyword
+    from agentsbx._site_keys import OUTPUT_WORDS, SITE_KEYWORDS
 
     policy: dict[str, Any] = {}
     site: dict[str, Any] = {}
     for key, value in keywords.items():
         if key in SITE_KEYWORDS:
-            target = site
-        else:
-            check_keyword(key)
-            is_word = isinstance(value, str) and value in OUTPUT_WORDS
-            target = site if key == "output" and is_word else policy
+            if value is not None:
+                site[key] = SITE_KEYWORDS[key](key, value)
+            continue
+        check_keyword(key)
+        is_word = isinstance(value, str) and value in OUTPUT_WORDS
+        target = site if key == "output" and is_word else policy
         if value is not None:
             target[key] = value
     return policy, site

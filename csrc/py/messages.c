@@ -315,6 +315,22 @@ static PyObject *drain(int fd, char *buf)
     return all;
 }
 
+PyDoc_STRVAR(drain_doc, "drain(fd) -> bytes\n\nWhat is in a pipe now, without waiting; "
+                        "4 MiB at most.");
+
+static PyObject *py_drain(PyObject *self, PyObject *args)
+{
+    int fd;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    char *buf = PyMem_Malloc(READ_SIZE);
+    PyObject *all = buf ? drain(fd, buf) : PyErr_NoMemory();
+    PyMem_Free(buf);
+    return all;
+}
+
 PyDoc_STRVAR(
     exchange_doc,
     "exchange(channel, out, err, kind: int, body: bytes, timeout_ms)\n"
@@ -412,6 +428,7 @@ static PyObject *py_close_all(PyObject *self, PyObject *args)
 
 PyMethodDef sbx_py_messages[] = {
     {"socketpair", py_socketpair, METH_NOARGS, socketpair_doc},
+    {"drain", py_drain, METH_VARARGS, drain_doc},
     {"exchange", py_exchange, METH_VARARGS, exchange_doc},
     {"readable", py_readable, METH_VARARGS, readable_doc},
     {"close_all", py_close_all, METH_VARARGS, close_doc},

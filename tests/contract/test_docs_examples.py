@@ -75,7 +75,8 @@ def test_every_listed_policy_default_is_the_real_one() -> None:
 
 def test_reference_names_every_keyword_and_flag() -> None:
     need_checkout()
-    from agentsbx._policy_keys import FIELDS, LIMITS, SITE_KEYWORDS
+    from agentsbx._policy_keys import FIELDS, LIMITS
+    from agentsbx._site_keys import SITE_KEYWORDS
     from agentsbx.cli._flags import FLAG_HELP
 
     reference = ROOT / "docs/reference"

@@ -6,12 +6,13 @@ that takes what another had asked for must ask again for it.
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
 import pytest
 
-from agentsbx import sandbox
+from agentsbx import _engine, sandbox
 
 
 @pytest.mark.limit(60)
@@ -33,3 +34,29 @@ def test_threads_that_share_new_pools_all_get_a_sandbox() -> None:
             thread.join(15)
             assert not thread.is_alive(), f"pool {n}: a call waits for ever"
     assert sorted(answers) == sorted(2 * (n + i) for n in range(30) for i in range(3))
+
+
+def test_the_pools_of_functions_that_are_gone_go_too() -> None:
+    """A program that decorates in a loop keeps no sandbox waiting for what nobody can call."""
+
+    def one() -> int:
+        @sandbox
+        def answer() -> int:
+            return 42
+
+        return answer()
+
+    assert one() == 42
+    pools = _engine.current().pools._pools
+    for _ in range(6):
+        one()
+        gc.collect()
+    assert len([key for key in pools if key[0] is not None]) <= 2 + _before_us(pools)
+
+
+def _before_us(pools: Any) -> int:
+    """Pools of sites that other tests still hold."""
+    from agentsbx import _runtime
+
+    owners = {site.owner for site in _runtime._sites}
+    return sum(key[0] in owners for key in pools)

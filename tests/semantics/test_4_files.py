@@ -212,6 +212,40 @@ def test_4_9_argv_executable_and_main_look_like_the_hosts(tmp_path: Path) -> Non
     assert done.stdout == "True\n", done.stderr
 
 
+ODD = [os.fsdecode(b"/srv/\xff.py"), "caf\u00e9", ""]
+
+
+def test_4_9_bytes_that_are_no_text_cross(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of files and variables are bytes: what Python keeps as surrogates arrives as it was."""
+    monkeypatch.setitem(os.environb, b"LC_ALL", b"\xff")
+    monkeypatch.setitem(os.environb, b"MINE", b"a\xfe")
+    monkeypatch.setattr(sys, "argv", tuple(ODD))
+
+    @sandbox(env="MINE")
+    def f() -> Any:
+        return os.environb[b"LC_ALL"].hex(), os.environb[b"MINE"].hex(), list(map(ascii, sys.argv))
+
+    @sandbox
+    def plain() -> Any:
+        return os.environb[b"LC_ALL"].hex(), "MINE" in os.environ
+
+    agentsbx.shutdown()  # a zygote that was given the odd variable
+    for _ in range(3):
+        assert f() == ("ff", "61fe", list(map(ascii, ODD)))
+        assert plain() == ("ff", False)
+    assert agentsbx.run(["sh", "-c", "printf %s \"$LC_ALL\""]).stdout == b"\xff"
+
+
+def test_4_9_odd_entries_of_the_search_path_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/srv"), b"/srv", None])
+
+    @sandbox
+    def f() -> int:
+        return 7
+
+    assert f() == 7
+
+
 def test_4_9_a_wrong_executable_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/usr/bin/blender")
 

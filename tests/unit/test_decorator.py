@@ -470,3 +470,28 @@ def test_bound_methods_know_their_object() -> None:
         call(1, 2)
     with pytest.raises(TypeError, match="'n'"):
         call.run()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**70}, "seed="),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"seed": True}, "seed=True"),
+        ({"captures": "LIMIT"}, "captures='LIMIT' is not a list of names"),
+        ({"captures": [1]}, "captures="),
+        ({"raises": [1]}, "exception classes"),
+        ({"raises": int}, "exception classes"),
+        ({"name": 7}, "name=7"),
+    ],
+)
+def test_call_site_keywords_are_checked_at_the_decoration(keywords: Any, words: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        sandbox(**keywords)(len)
+    assert words in str(caught.value)
+
+
+def test_one_exception_class_is_a_list_of_one() -> None:
+    fn = sandbox(raises=KeyError)(lambda: 1)
+    assert fn.__agentsbx_site__.options["raises"] == [KeyError]
