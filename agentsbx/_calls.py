@@ -6,7 +6,9 @@ then shows one frame of ours.
 
 from __future__ import annotations
 
+import functools
 import sys
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +20,7 @@ from agentsbx.errors import AgentsbxError
 if TYPE_CHECKING:
     from agentsbx.result import Result
 
-__all__ = ["Outcome", "inside", "invoke", "invoke_async", "run", "run_async"]
+__all__ = ["Outcome", "astream", "inside", "invoke", "invoke_async", "run", "run_async", "stream"]
 
 
 Outcome = tuple[Any, BaseException | None]  # a Result or None, and what to raise or None
@@ -84,35 +86,131 @@ def run(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """`fn.run(...)`: the `Result`; raises only what comes before user code."""
     __tracebackhide__ = True
     job = inside(wrapper)
-    if job is None:
-        result, error = invoke(wrapper, args, kwargs, detail=True)
-        if result is None and error is not None:
-            raise error
-        return cast("Result", result)
-    from agentsbx.result import Result
-
-    try:
-        return Result(value=job(*args, **kwargs))
-    except Exception as error:
-        return Result(error=error)
+    if job is not None:
+        return _inline(wrapper, lambda: job(*args, **kwargs))
+    if wrapper.__agentsbx_site__.kind.streams:
+        try:
+            result: Result = load("_stream").collect(_opened(wrapper, args, kwargs, detail=True))
+        except (AgentsbxError, WrongArguments) as error:
+            raise _bare(error) from None
+        return result
+    got, failure = invoke(wrapper, args, kwargs, detail=True)
+    if got is None and failure is not None:
+        raise failure
+    return cast("Result", got)
 
 
 async def run_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """`fn.run.aio(...)`."""
     __tracebackhide__ = True
     job = inside(wrapper)
-    if job is None:
-        result, error = await invoke_async(wrapper, args, kwargs, detail=True)
-        if result is None and error is not None:
-            raise error
-        return cast("Result", result)
+    kind = wrapper.__agentsbx_site__.kind
+    if job is not None:
+        if not kind.is_async:
+            return _inline(wrapper, lambda: job(*args, **kwargs))
+        from agentsbx.result import Result
+
+        try:
+            value = job(*args, **kwargs)
+            return Result(value=[v async for v in value] if kind.streams else await value)
+        except Exception as error:
+            return Result(error=error)
+    if kind.streams:
+        from agentsbx._await import in_thread
+
+        stream = _opened(wrapper, args, kwargs, detail=True)
+        collect = load("_stream").collect
+        collected: Result = await in_thread(lambda: collect(stream), stream.cancel)
+        return collected
+    result, failure = await invoke_async(wrapper, args, kwargs, detail=True)
+    if result is None and failure is not None:
+        raise failure
+    return cast("Result", result)
+
+
+def _inline(wrapper: Any, call: Callable[[], Any]) -> Result:
+    """Inside a job: run it right here."""
     from agentsbx.result import Result
 
     try:
-        value = job(*args, **kwargs)
-        return Result(value=await value if wrapper.__agentsbx_site__.is_async else value)
+        value = call()
+        return Result(value=list(value) if wrapper.__agentsbx_site__.kind.streams else value)
     except Exception as error:
         return Result(error=error)
+
+
+# -- generators ---------------------------------------------------------------------------------
+
+
+def _opened(
+    wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, detail: bool = False
+) -> Any:
+    site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
+    bind_call(site.fn, args, kwargs)
+    return load("_stream").Stream(site, args, kwargs, detail=detail)
+
+
+def stream(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the generator of a call; its sandbox is made when its first item is asked for."""
+    __tracebackhide__ = True
+    return _around(wrapper, args, kwargs, _drive)
+
+
+def astream(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the async generator of a call."""
+    __tracebackhide__ = True
+    return _around(wrapper, args, kwargs, _adrive)
+
+
+def _around(
+    wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], drive: Callable[[Any], Any]
+) -> Any:
+    __tracebackhide__ = True
+    try:
+        opened = _opened(wrapper, args, kwargs)
+    except (AgentsbxError, WrongArguments) as error:
+        raise _bare(error) from None
+    generator = drive(opened)
+    generator.__name__, generator.__qualname__ = wrapper.__name__, wrapper.__qualname__
+    opened.around = weakref.ref(generator)
+    return generator
+
+
+def _drive(opened: Any) -> Any:
+    __tracebackhide__ = True
+    try:
+        return (yield from opened)
+    finally:
+        opened.kill()
+
+
+async def _adrive(opened: Any) -> Any:
+    __tracebackhide__ = True
+    from agentsbx._await import in_thread
+    from agentsbx._generator import CLOSE, NEXT, SEND, THROW
+
+    word, value = NEXT, None
+    try:
+        while True:
+            step = functools.partial(opened.advance, word, value)
+            done, item = await in_thread(step, opened.cancel)
+            if done:
+                return
+            try:
+                value = yield item
+                word = NEXT if value is None else SEND
+            except GeneratorExit:
+                if not opened.is_abandoned():
+                    done, _ = await in_thread(
+                        functools.partial(opened.advance, CLOSE, None), opened.cancel
+                    )
+                    if not done:
+                        raise RuntimeError("async generator ignored GeneratorExit") from None
+                raise
+            except BaseException as error:
+                word, value = THROW, error
+    finally:
+        opened.kill()
 
 
 def inside(wrapper: Any) -> Callable[..., Any] | None:

@@ -139,9 +139,7 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(
-        rt, box, exchange, b"", [], cancel, detail=explain or watch is not None
-    )
+    record = _engine.converse(rt, box, exchange, b"", [], cancel, explain, watch)
     return _command_result(argv, policy, place.pool, reply, record, watch)
 
 

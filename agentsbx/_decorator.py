@@ -16,20 +16,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 from agentsbx import _calls
+from agentsbx._kinds import Kind, kind_of
 from agentsbx._load import load
 from agentsbx._signature import bind_verb, evaluated_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Coroutine,
+        Generator,
+        Iterator,
+    )
 
     from agentsbx._runtime import CallSite
     from agentsbx._types import (
         AsyncSandboxed,
+        AsyncStreamSandboxed,
         Decorator,
         Keywords,
         P,
         R_co,
         Sandboxed,
+        StreamSandboxed,
+        Y_co,
+        Z,
     )
     from agentsbx.policy import Policy
     from agentsbx.result import Result
@@ -41,9 +52,25 @@ __all__ = ["is_wrapper", "resolve", "sandbox"]
 
 
 @overload
-def sandbox(  # type: ignore[overload-overlap]  # the narrower one is first on purpose
+def sandbox(  # type: ignore[overload-overlap]  # the narrower ones are first on purpose
     fn: Callable[P, Coroutine[Any, Any, R_co]], /
 ) -> AsyncSandboxed[P, R_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, AsyncGenerator[Y_co, Z]], /
+) -> AsyncStreamSandboxed[P, AsyncGenerator[Y_co, Z], Y_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, AsyncIterator[Y_co]], /
+) -> AsyncStreamSandboxed[P, AsyncIterator[Y_co], Y_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, Generator[Y_co, Z, R_co]], /
+) -> StreamSandboxed[P, Generator[Y_co, Z, R_co], Y_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, Iterator[Y_co]], /
+) -> StreamSandboxed[P, Iterator[Y_co], Y_co]: ...
 @overload
 def sandbox(fn: Callable[P, R_co], /) -> Sandboxed[P, R_co]: ...
 @overload
@@ -166,36 +193,20 @@ def _refuse(fn: Any) -> None:
         )
     if not callable(fn):
         raise TypeError(f"sandbox() decorates functions, not {type(fn).__name__}")
-    inner = _unpartial(fn)
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TypeError(
-            f"{getattr(inner, '__qualname__', inner)} is a generator function: sandboxed "
-            f"generators are not yet supported in this version; return a list instead"
-        )
-
-
-def _unpartial(fn: Any) -> Any:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    if not hasattr(fn, "__code__") and not isinstance(fn, types.MethodType):
-        call = inspect.getattr_static(type(fn), "__call__", None)
-        if isinstance(call, types.FunctionType):
-            return call
-    return fn
 
 
 # -- the wrapper --------------------------------------------------------------------------------
 
 
 def _make(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
-    is_async = inspect.iscoroutinefunction(_unpartial(fn))
-    wrapper: Any = _async_wrapper() if is_async else _sync_wrapper()
+    kind = kind_of(fn)
+    wrapper: Any = _WRAPPERS[kind]()
     _dress(wrapper, fn)
     signature, annotations = evaluated_signature(fn)
     wrapper.__annotations__ = annotations
     if signature is not None:
         wrapper.__signature__ = signature
-    _equip(wrapper, fn, _Site(policy, options, is_async))
+    _equip(wrapper, fn, _Site(policy, options, kind))
     return wrapper
 
 
@@ -211,12 +222,12 @@ def _dress(wrapper: Any, fn: Any) -> None:
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
-    __slots__ = ("_made", "is_async", "options", "policy")
+    __slots__ = ("_made", "kind", "options", "policy")
 
-    def __init__(self, policy: Policy, options: dict[str, Any], is_async: bool) -> None:
+    def __init__(self, policy: Policy, options: dict[str, Any], kind: Kind) -> None:
         self.policy = policy
         self.options = options
-        self.is_async = is_async
+        self.kind = kind
         self._made: tuple[Any, CallSite] | None = None
 
     def call_site(self, fn: Any) -> CallSite:
@@ -230,7 +241,7 @@ class _Site:
         returned = evaluated_signature(fn)[1].get("return")
         annotation = None if isinstance(returned, str) else returned
         site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, annotation=annotation, is_async=self.is_async, **options
+            fn, self.policy, annotation=annotation, kind=self.kind, **options
         )
         self._made = fn, site
         return site
@@ -278,7 +289,43 @@ def _async_wrapper() -> Callable[..., Any]:
     return wrapper
 
 
-_CODES = frozenset({_sync_wrapper().__code__, _async_wrapper().__code__})
+def _generator_wrapper() -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        job = _calls.inside(wrapper)
+        return _calls.stream(wrapper, args, kwargs) if job is None else job(*args, **kwargs)
+
+    return _marked(wrapper, inspect.CO_GENERATOR)
+
+
+def _async_generator_wrapper() -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        job = _calls.inside(wrapper)
+        return _calls.astream(wrapper, args, kwargs) if job is None else job(*args, **kwargs)
+
+    return _marked(wrapper, inspect.CO_ASYNC_GENERATOR)
+
+
+def _marked(wrapper: Any, flag: int) -> Callable[..., Any]:
+    """Mark a function that returns generators, for `inspect.isgeneratorfunction` and its like.
+
+    A generator function proper would bind its arguments only at the first item, and could not tell
+    a generator that is closed from one that is abandoned. Since 3.11 the flag is for readers only:
+    the interpreter goes by the code.
+    """
+    wrapper.__code__ = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | flag)
+    made: Callable[..., Any] = wrapper
+    return made
+
+
+_WRAPPERS = {
+    Kind.FUNCTION: _sync_wrapper,
+    Kind.COROUTINE: _async_wrapper,
+    Kind.GENERATOR: _generator_wrapper,
+    Kind.ASYNC_GENERATOR: _async_generator_wrapper,
+}
+_CODES = frozenset(make().__code__ for make in _WRAPPERS.values())
 
 
 def is_wrapper(obj: object) -> bool:
@@ -314,6 +361,13 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         bind_verb(wrapper, "aio", args, kwargs)
         return (await _calls.run_async(wrapper, args, kwargs)).unwrap()
 
+    def items_aio(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        bind_verb(wrapper, "aio", args, kwargs)
+        return _aiter(wrapper, args, kwargs)
+
+    public_aio: Any = items_aio if site.kind.streams else aio
+
     def options(**keywords: Any) -> Any:
         return _options(wrapper, keywords)
 
@@ -321,11 +375,11 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         return _explain(wrapper)
 
     verb: Any
-    for verb, name in ((run_aio, "run.aio"), (aio, "aio"), (options, "options")):
+    for verb, name in ((run_aio, "run.aio"), (public_aio, "aio"), (options, "options")):
         verb.__name__ = name.rpartition(".")[2]
         verb.__qualname__ = f"{wrapper.__qualname__}.{name}"
-    public_run: Any = run_aio if site.is_async else run
-    if site.is_async:
+    public_run: Any = run_aio if site.kind.is_async else run
+    if site.kind.is_async:
         # One object cannot be its own attribute without a cycle that tools walk for ever.
         async def public_run(*args: Any, **kwargs: Any) -> Result:
             __tracebackhide__ = True
@@ -336,9 +390,23 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
     public_run.__qualname__ = f"{wrapper.__qualname__}.run"
     public_run.aio = run_aio
     wrapper.run = public_run
-    wrapper.aio = aio
+    wrapper.aio = public_aio
     wrapper.options = options
     wrapper.explain = explain
+
+
+def _aiter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`fn.aio(...)` of a generator function: an async generator."""
+    job = _calls.inside(wrapper)
+    if job is None:
+        return _calls.astream(wrapper, args, kwargs)
+    is_async = wrapper.__agentsbx_site__.kind.is_async
+    return job(*args, **kwargs) if is_async else _each(job, args, kwargs)
+
+
+async def _each(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for item in job(*args, **kwargs):
+        yield item
 
 
 def _options(wrapper: Any, keywords: dict[str, Any]) -> Any:

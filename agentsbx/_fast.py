@@ -24,7 +24,8 @@ from agentsbx.errors import ResultError
 if TYPE_CHECKING:
     from agentsbx._boxes import Pool
     from agentsbx._engine import Runtime
-    from agentsbx._runtime import CallSite, Place
+    from agentsbx._prepare import Place
+    from agentsbx._runtime import CallSite
 
 __all__ = ["Begun", "Quick"]
 
@@ -65,7 +66,7 @@ class Quick:
         self.site = site
         self.limits = site.codec_limits
         self.shape = shape  # of arguments that are known to fit
-        self.tail = site.is_async, site.seed
+        self.tail = site.kind, site.seed
 
     def is_current(self) -> bool:
         """Whether all that the last call was prepared from still stands."""
@@ -132,7 +133,7 @@ class Quick:
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""
         site = self.site
-        classes = site.classes(self.snapshot, args, kwargs)
+        classes = site.classes(self.snapshot, args, kwargs, site.annotation)
         try:
             return decode(body, [], classes=classes, annotation=site.annotation, limits=self.limits)
         except ResultError:

@@ -101,6 +101,19 @@ class CallStream:
         """What it continues."""
         return self._snapshot
 
+    def pickle_more(self, value: Any) -> tuple[bytes, list[Any]]:
+        """Pickle one more object of this call: what a generator is sent.
+
+        Raises `SerializationError` that names what cannot cross.
+        """
+        try:
+            blob, buffers, keep = self._fork(value)
+        except Exception as error:
+            roots = [("what the generator is sent", value)]
+            raise check.explain_failure(roots, self._snapshot._context, error) from None
+        keep()
+        return blob, buffers
+
     def module_reply(self, name: str) -> tuple[bytes, list[Any]]:
         """Answer a job that asks for a module (`a.b`) or an attribute of one (`a.b:name`).
 

@@ -6,7 +6,16 @@ attributes that these protocols name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from os import PathLike
 from typing import (
     TYPE_CHECKING,
@@ -24,12 +33,14 @@ if TYPE_CHECKING:
     from agentsbx.policy import Grant, Policy
     from agentsbx.result import Result
 
-__all__ = ["AsyncSandboxed", "Keywords", "Sandboxed"]
+__all__ = ["AsyncSandboxed", "AsyncStreamSandboxed", "Keywords", "Sandboxed", "StreamSandboxed"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 S = TypeVar("S")
 R_co = TypeVar("R_co", covariant=True)
+Y_co = TypeVar("Y_co", covariant=True)
+Z = TypeVar("Z")
 
 StrPath = str | PathLike[str]
 Size = int | str | None
@@ -202,12 +213,130 @@ class BoundAsyncSandboxed(Protocol[Q, P, R_co]):
         """The call as a `Result`."""
 
 
+class StreamSandboxed(_Common[P, R_co], Protocol[P, R_co, Y_co]):
+    """A sandboxed generator function: `R_co` is the generator, `Y_co` one item."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Stream from one fresh sandbox."""
+
+    @overload
+    def __get__(
+        self, instance: None, owner: type | None = None, /
+    ) -> StreamSandboxed[P, R_co, Y_co]: ...
+    @overload
+    def __get__(
+        self: StreamSandboxed[Concatenate[S, Q], R_co, Y_co],
+        instance: S,
+        owner: type | None = None,
+        /,
+    ) -> BoundStreamSandboxed[Q, P, R_co, Y_co]: ...
+    @overload  # a static method reached through an object: nothing is bound
+    def __get__(
+        self, instance: object, owner: type | None = None, /
+    ) -> StreamSandboxed[P, R_co, Y_co]: ...
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Y_co]:
+        """Stream without blocking the event loop."""
+
+    @property
+    def run(self) -> Run[P]:
+        """All items as the list in a `Result`."""
+
+    @property
+    def local(self) -> Callable[P, R_co]:
+        """The undecorated function: runs here, without any sandbox."""
+
+    def options(self, **keywords: Any) -> StreamSandboxed[P, R_co, Y_co]:
+        """Return the same function under another policy."""
+
+
+class BoundStreamSandboxed(Protocol[Q, P, R_co, Y_co]):
+    """A sandboxed generator method of one object. The verbs take the object first."""
+
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
+        """Stream from one fresh sandbox; the object is shipped along."""
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Y_co]:
+        """Stream without blocking the event loop."""
+
+    @property
+    def run(self) -> Run[P]:
+        """All items as the list in a `Result`."""
+
+
+class AsyncStreamSandboxed(_Common[P, R_co], Protocol[P, R_co, Y_co]):
+    """A sandboxed async generator function: `R_co` is the generator, `Y_co` one item."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Stream from one fresh sandbox."""
+
+    @overload
+    def __get__(
+        self, instance: None, owner: type | None = None, /
+    ) -> AsyncStreamSandboxed[P, R_co, Y_co]: ...
+    @overload
+    def __get__(
+        self: AsyncStreamSandboxed[Concatenate[S, Q], R_co, Y_co],
+        instance: S,
+        owner: type | None = None,
+        /,
+    ) -> BoundAsyncStreamSandboxed[Q, P, R_co, Y_co]: ...
+    @overload  # a static method reached through an object: nothing is bound
+    def __get__(
+        self, instance: object, owner: type | None = None, /
+    ) -> AsyncStreamSandboxed[P, R_co, Y_co]: ...
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Y_co]:
+        """Stream without blocking the event loop."""
+
+    @property
+    def run(self) -> AsyncRun[P]:
+        """All items as the list in a `Result`."""
+
+    @property
+    def local(self) -> Callable[P, R_co]:
+        """The undecorated function: runs here, without any sandbox."""
+
+    def options(self, **keywords: Any) -> AsyncStreamSandboxed[P, R_co, Y_co]:
+        """Return the same function under another policy."""
+
+
+class BoundAsyncStreamSandboxed(Protocol[Q, P, R_co, Y_co]):
+    """A sandboxed async generator method of one object. The verbs take the object first."""
+
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
+        """Stream from one fresh sandbox; the object is shipped along."""
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Y_co]:
+        """Stream without blocking the event loop."""
+
+    @property
+    def run(self) -> AsyncRun[P]:
+        """All items as the list in a `Result`."""
+
+
 class Decorator(Protocol):
     """What `sandbox(policy)` and `sandbox(read=...)` return."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # the narrower one is first on purpose
+    def __call__(  # type: ignore[overload-overlap]  # the narrower ones are first on purpose
         self, fn: Callable[P, Coroutine[Any, Any, R_co]], /
     ) -> AsyncSandboxed[P, R_co]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, AsyncGenerator[Y_co, Z]], /
+    ) -> AsyncStreamSandboxed[P, AsyncGenerator[Y_co, Z], Y_co]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, AsyncIterator[Y_co]], /
+    ) -> AsyncStreamSandboxed[P, AsyncIterator[Y_co], Y_co]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Generator[Y_co, Z, R_co]], /
+    ) -> StreamSandboxed[P, Generator[Y_co, Z, R_co], Y_co]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Iterator[Y_co]], /
+    ) -> StreamSandboxed[P, Iterator[Y_co], Y_co]: ...
     @overload
     def __call__(self, fn: Callable[P, R_co], /) -> Sandboxed[P, R_co]: ...

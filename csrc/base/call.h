@@ -27,6 +27,7 @@ enum sbx_frame_kind {
     SBX_FRAME_MODULE,   /* answer to IMPORT */
     SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
                            optional */
+    SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -40,8 +41,9 @@ enum sbx_frame_kind {
                          u64 n_body */
     SBX_FRAME_TOO_BIG, /* body: "result" or "buffers", the limit that the answer would
                           break */
-    SBX_FRAME_DENIED,  /* from the reaper, traced run: struct sbx_denial, then the names
-                          that the failed call was given, NUL-terminated */
+    SBX_FRAME_DENIED,     /* from the reaper, traced run: struct sbx_denial, then the
+                             names that the failed call was given, NUL-terminated */
+    SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
 };
 
 struct sbx_frame {

@@ -222,6 +222,8 @@ void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m)
 {
     struct sbx_jb *j = sbx_job_find(s, m->job_id);
 
+    if (j && j->state == JOB_RUNNING && !j->is_killed)
+        j->deadline_ns = m->deadline_ns;
     if (!j || j->state != JOB_WAITING || !j->is_published)
         return;
     set_not_waiting(j);

@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ import pytest
 import agentsbx
 from agentsbx import Policy, PolicyError, Result, _injob, _load, _nested, sandbox
 from agentsbx._decorator import is_wrapper
+from agentsbx._kinds import Kind
 
 if TYPE_CHECKING:
     from nowhere import Unknown
@@ -40,11 +40,11 @@ class Cancel:
 class CallSite:
     quick = None
 
-    def __init__(self, fn: Any, policy: Policy, *, is_async: bool, name: str, **options: Any):
-        self.fn, self.policy, self.is_async, self.name, self.options = (
+    def __init__(self, fn: Any, policy: Policy, *, kind: Kind, name: str, **options: Any):
+        self.fn, self.policy, self.kind, self.name, self.options = (
             fn,
             policy,
-            is_async,
+            kind,
             name,
             options,
         )
@@ -79,7 +79,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
             return Result(error=TimeoutError("cancelled"))
         try:
             value = site.fn(*args, **kwargs)
-            return Result(value=asyncio.run(value) if site.is_async else value)
+            return Result(value=asyncio.run(value) if site.kind.is_async else value)
         except Exception as error:
             return Result(error=error.with_traceback(None))
 
@@ -141,15 +141,6 @@ def test_wrong_use_says_what_was_meant() -> None:
     with pytest.raises(TypeError, match="not both"):
         sandbox(len, memory=3)  # type: ignore[call-overload]
 
-    def generator() -> Iterator[int]:
-        yield 1
-
-    async def agenerator() -> Any:
-        yield 1
-
-    for fn in (generator, agenerator, functools.partial(generator)):
-        with pytest.raises(TypeError, match="not yet supported in this version"):
-            sandbox(fn)
     with pytest.raises(TypeError, match="below @property"):
         sandbox(property(lambda self: 1))  # type: ignore[arg-type, call-overload]
 

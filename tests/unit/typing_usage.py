@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, assert_type
 
 import agentsbx
@@ -44,6 +44,33 @@ class Tool:
         return x
 
 
+@sandbox
+def stream(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@sandbox(timeout="5s")
+def full(n: int) -> Generator[int, str, float]:
+    yield n
+    return 1.0
+
+
+@sandbox
+async def astream(n: int) -> AsyncIterator[str]:
+    yield str(n)
+
+
+def use_streams() -> None:
+    assert_type(stream(3), Iterator[int])
+    assert_type(full(3), Generator[int, str, float])
+    assert_type(stream.aio(3), AsyncIterator[int])
+    assert_type(stream.run(3), Result)
+    assert_type(astream(3), AsyncIterator[str])
+    listed: Coroutine[Any, Any, Result] = astream.run(3)
+    listed.close()
+    stream("x")  # E: argument
+
+
 def use() -> None:
     assert_type(bare(1, y="a"), float)
     assert_type(bare.run(1), Result)
@@ -68,6 +95,7 @@ def use() -> None:
 
 
 async def ause() -> None:
+    assert_type(await astream.run(1), Result)
     assert_type(await asynchronous(1), str)
     assert_type(await asynchronous.run(1), Result)
     assert_type(await bare.aio(1), float)
