@@ -314,8 +314,10 @@ def _marked(wrapper: Any, flag: int) -> Callable[..., Any]:
     a generator that is closed from one that is abandoned. Since 3.11 the flag is for readers only:
     the interpreter goes by the code.
     """
-    wrapper.__code__ = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | flag)
-    made: Callable[..., Any] = wrapper
+    code = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | flag)
+    made = types.FunctionType(code, wrapper.__globals__, closure=wrapper.__closure__)
+    (cell,) = wrapper.__closure__  # it looks things up on itself
+    cell.cell_contents = made
     return made
 
 

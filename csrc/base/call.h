@@ -41,8 +41,8 @@ enum sbx_frame_kind {
                          u64 n_body */
     SBX_FRAME_TOO_BIG, /* body: "result" or "buffers", the limit that the answer would
                           break */
-    SBX_FRAME_DENIED,     /* from the reaper, traced run: struct sbx_denial, then the
-                             names that the failed call was given, NUL-terminated */
+    SBX_FRAME_DENIED,  /* from the reaper, traced run: struct sbx_denial, then the
+                          names that the failed call was given, NUL-terminated */
     SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
 };
 
