@@ -275,17 +275,16 @@ _NO_CALL = _header.pack_call(None, _NO_ARGS, [], kind=0, seed=None)
 def _prefault(job: _Job) -> None:
     """Rehearse a call with itself: copy-on-write faults are taken now, while nobody waits."""
     host, own = _core.socketpair()
-    for _ in range(2):
-        _core.send_frame(host, _CALL, _NO_CALL)
-        body, _whole = _read_frame(_CALL, own)
-        _snapshot, blob, _lengths, _kind, seed = _header.unpack(body)
-        _reseed(seed)
-        _blas.restore(0)
-        job.receiver.load_call(blob, ())
-        answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
-        _flush()
-        _send(_RESULT, answer, buffers, own)
-        _core.wait_frame(host, -1, -1, 0)
+    _core.send_frame(host, _CALL, _NO_CALL)
+    body, _whole = _read_frame(_CALL, own)
+    _snapshot, blob, _lengths, _kind, seed = _header.unpack(body)
+    _reseed(seed)
+    _blas.restore(0)
+    job.receiver.load_call(blob, ())
+    answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
+    _flush()
+    _send(_RESULT, answer, buffers, own)
+    _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
 
 
@@ -298,7 +297,7 @@ def prepare(env: dict[str, str]) -> _Job:
     body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
     finders = sys.meta_path[:]
-    for _ in range(10):
+    for _ in range(20):
         sys.meta_path[:] = finders
         job = _Job()
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
