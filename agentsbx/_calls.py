@@ -33,18 +33,19 @@ def invoke(
     *,
     detail: bool = False,
     begun: Any = None,
+    cancel: Any = None,
 ) -> Outcome:
     """Run one call and wait; whatever ends the wait early kills the job.
 
-    `detail` asks for usage and limits too, which a plain call does not look at.
+    `detail` asks for usage and limits too, which a plain call does not look at. `cancel`: what ends
+    it from another thread.
     """
     __tracebackhide__ = True
-    cancel = None
     try:
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
         running = load("_runtime")
-        cancel = running.Cancel()
+        cancel = cancel or running.Cancel()
         result = running.invoke(site, args, kwargs, cancel=cancel, detail=detail, begun=begun)
     except (AgentsbxError, WrongArguments) as error:
         return None, _bare(error)

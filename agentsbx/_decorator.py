@@ -370,6 +370,19 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
 
     public_aio: Any = items_aio if site.kind.streams else aio
 
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        from agentsbx._futures import submit
+
+        bind_verb(wrapper, "submit", args, kwargs)
+        return submit(wrapper, args, kwargs)
+
+    def map_(*iterables: Any, timeout: float | None = None) -> Any:
+        from agentsbx._futures import amap, map_calls
+
+        each = amap if site.kind.is_async else map_calls
+        return each(wrapper, iterables, timeout)
+
     def options(**keywords: Any) -> Any:
         return _options(wrapper, keywords)
 
@@ -377,7 +390,8 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         return _explain(wrapper)
 
     verb: Any
-    for verb, name in ((run_aio, "run.aio"), (public_aio, "aio"), (options, "options")):
+    for verb, name in ((run_aio, "run.aio"), (public_aio, "aio"), (options, "options"),
+                       (submit, "submit"), (map_, "map")):  # fmt: skip
         verb.__name__ = name.rpartition(".")[2]
         verb.__qualname__ = f"{wrapper.__qualname__}.{name}"
     public_run: Any = run_aio if site.kind.is_async else run
@@ -394,6 +408,8 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
     wrapper.run = public_run
     wrapper.aio = public_aio
     wrapper.options = options
+    wrapper.submit = submit
+    wrapper.map = map_
     wrapper.explain = explain
 
 

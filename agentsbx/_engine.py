@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _arena, _compile, _host, _preload
+from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
@@ -84,6 +84,7 @@ on_fork: list[Callable[[], None]] = []  # run in a forked child: locks may be he
 def _after_fork_in_child() -> None:
     global _lock, _current
     _lock = threading.RLock()
+    _gate.after_fork()
     old, _current = _current, None
     if old is not None:
         old.abandon()
@@ -167,14 +168,22 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
 def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
     """A waiting sandbox that holds snapshot `version`, or none.
 
-    `PoolGone`: look the pool up again.
+    Waits for a place among those that may run at once. `PoolGone`: look the pool up again.
     """
-    for _ in range(8):
-        box = rt.sup.take(pool, READY_TIMEOUT_MS)
-        if box.version in (0, version):
-            return box
-        rt.sup.kill(box.job_id, Cause.CANCELLED)
-        box.close()
+    gate = _gate.gate()
+    gate.acquire()
+    try:
+        for _ in range(8):
+            box = rt.sup.take(pool, READY_TIMEOUT_MS)
+            if box.version in (0, version):
+                box.gate = gate
+                return box
+            rt.sup.kill(box.job_id, Cause.CANCELLED)
+            box.close()
+    except BaseException:
+        gate.release()
+        raise
+    gate.release()
     raise PoolGone("the function changes faster than sandboxes are made for it")
 
 

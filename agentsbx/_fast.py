@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _header, _setup
+from agentsbx import _core, _gate, _header, _setup
 from agentsbx._boxes import Box
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
@@ -48,7 +48,7 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("at", "control", "environ", "limits", "pool", "process", "shape", "site",
+    __slots__ = ("at", "control", "environ", "gate", "limits", "pool", "process", "shape", "site",
                  "snapshot", "sock", "tail", "version")  # fmt: skip
 
     def __init__(
@@ -59,6 +59,7 @@ class Quick:
         self.pool: Pool = at.pool
         self.sock = at.pool.sock
         self.control = rt.sup.control
+        self.gate = _gate.gate()
         self.snapshot = snapshot
         self.version = version
         self.environ = site.prepared.environ
@@ -93,6 +94,20 @@ class Quick:
         made = self.snapshot.quick_call(args, kwargs)
         if made is None or len(made[0]) > FRAME_INLINE - 256:
             return None
+        gate = self.gate
+        if not gate.try_acquire():
+            return None  # the general way waits for a place
+        done = None
+        try:
+            done = self._send(made, args, kwargs)
+            return done
+        finally:
+            if type(done) is not Begun:
+                gate.release()
+
+    def _send(
+        self, made: tuple[bytes, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any] | Begun | None:
         sock = self.sock
         with sock.lock:
             if sock.is_closed or self.pool.spare or self.pool.n_waiting:
@@ -128,7 +143,8 @@ class Quick:
                 self._end(job_id, channel, out, err)
                 return (value,)
         stream = self.snapshot.begun_call(made[1])
-        return Begun(Box(job_id, version, got[1], self.pool), stream, event, start_ns)
+        box = Box(job_id, version, got[1], self.pool, self.gate)
+        return Begun(box, stream, event, start_ns)
 
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""

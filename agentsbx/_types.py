@@ -12,10 +12,12 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
+from concurrent.futures import Future
 from os import PathLike
 from typing import (
     TYPE_CHECKING,
@@ -41,6 +43,7 @@ S = TypeVar("S")
 R_co = TypeVar("R_co", covariant=True)
 Y_co = TypeVar("Y_co", covariant=True)
 Z = TypeVar("Z")
+T = TypeVar("T")
 
 StrPath = str | PathLike[str]
 Size = int | str | None
@@ -141,6 +144,12 @@ class Sandboxed(_Common[P, R_co], Protocol[P, R_co]):
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Call in a fresh sandbox without blocking the event loop."""
 
+    def submit(self: Sandboxed[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call in a fresh sandbox, in the background; cancelling the future kills it."""
+
+    def map(self, *iterables: Iterable[Any], timeout: float | None = None) -> Iterator[R_co]:
+        """Call for each, several at once; values in order."""
+
     @property
     def run(self) -> Run[P]:
         """The call as a `Result`."""
@@ -186,6 +195,12 @@ class AsyncSandboxed(_Common[P, R_co], Protocol[P, R_co]):
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Call in a fresh sandbox without blocking the event loop."""
+
+    def submit(self: AsyncSandboxed[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call in a fresh sandbox, in the background; cancelling the future kills it."""
+
+    def map(self, *iterables: Iterable[Any], timeout: float | None = None) -> AsyncIterator[R_co]:
+        """Call for each, several at once; values in order."""
 
     @property
     def run(self) -> AsyncRun[P]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agentsbx.policy import Policy
     from agentsbx.result import Result
 
-__all__ = ["probe", "run", "shutdown", "warm"]
+__all__ = ["configure", "probe", "run", "shutdown", "warm"]
 
 
 def run(
@@ -81,6 +81,33 @@ def run(
                 signal=result.exit.signal,
             )
     return result
+
+
+def configure(
+    *, max_concurrency: int | None = None, queue_timeout: float | str | None = None
+) -> None:
+    """Set how many sandboxes of this process may run at once, and how long a call waits for that.
+
+    `max_concurrency`: default 16 for each CPU, one for each 128 MiB of memory at most.
+    `queue_timeout`: seconds or `"5m"` (default); a call that found no place by then raises
+    `SandboxBusy`. It does not count as `timeout=`. The environment variables
+    `AGENTSBX_MAX_CONCURRENCY` and `AGENTSBX_QUEUE_TIMEOUT` (seconds) are read at the first call.
+    What runs already goes on.
+
+    Raises `PolicyError` for a wrong number.
+
+    >>> configure(max_concurrency=8, queue_timeout="30s")
+    """
+    from agentsbx._gate import gate
+    from agentsbx._units import parse_count, parse_duration
+
+    places = None
+    if max_concurrency is not None:
+        places = parse_count("max_concurrency", max_concurrency, minimum=1)
+    if queue_timeout is not None:
+        gate().timeout_s = parse_duration("queue_timeout", queue_timeout)
+    if places is not None:
+        gate().resize(places)
 
 
 def warm(*functions: Callable[..., Any], n: int = 1) -> None:

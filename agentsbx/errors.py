@@ -41,6 +41,7 @@ __all__ = [
     "PolicyError",
     "RemoteError",
     "ResultError",
+    "SandboxBusy",
     "SandboxTimeout",
     "SandboxUnavailable",
     "SandboxViolation",
@@ -256,6 +257,10 @@ class SandboxUnavailable(AgentsbxError, RuntimeError):
         """Remember what is `missing` besides the words."""
         super().__init__(message, stage=stage, errno=errno, hint=hint, notes=notes)
         self.missing = list(missing)
+
+
+class SandboxBusy(SandboxUnavailable):
+    """As many sandboxes run as may at once, and none ended in time; no user code ran."""
 
 
 class SerializationError(AgentsbxError, TypeError):

@@ -24,9 +24,9 @@ LAYERS = {
 HELPERS = {
     "A": "_await _kinds _policy _remedies _site_keys _types _units",
     "B": "_blas _generator _header _injob _nested _plan _preload _protect _transfer _wire",
-    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _prepare _said _setup "
+    "C": "_arena _boxes _command _engine _exits _fast _gate _outcome _pools _prepare _said _setup "
     "_stream _traced",
-    "D": "_calls _describe _load _signature _verbs",
+    "D": "_calls _describe _futures _load _signature _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 

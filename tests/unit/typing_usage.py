@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Future
 from typing import Any, assert_type
 
 import agentsbx
-from agentsbx import Policy, Result, sandbox
+from agentsbx import Policy, Result, SandboxExecutor, sandbox
 
 
 @sandbox
@@ -74,6 +75,12 @@ def use_streams() -> None:
 def use() -> None:
     assert_type(bare(1, y="a"), float)
     assert_type(bare.run(1), Result)
+    assert_type(bare.submit(1), Future[float])
+    assert_type(bare.map([1]), Iterator[float])
+    assert_type(asynchronous.submit(1), Future[str])
+    bare.submit("x")  # E: argument
+    with SandboxExecutor(Policy(), max_workers=2, memory="1GB") as executor:
+        assert_type(executor.submit(len, "x"), Future[int])
     assert_type(with_keywords(1), dict[str, int])
     assert_type(from_preset(), None)
     assert_type(bare.policy, Policy)
