@@ -23,6 +23,7 @@ from agentsbx import (
     _host,
     _nested,
     _outcome,
+    _pythons,
     _setup,
     _ship,
     _transfer,
@@ -178,7 +179,11 @@ def _prepare(site: CallSite) -> Prepared:
 
 def _wanted(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
     explicit = [*site.policy.preload, *(["asyncio"] if site.is_async else [])]
-    return wanted(site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env_names))
+    layout = _pythons.for_functions(site.policy)
+    return wanted(
+        site.fn, [p.snapshot.blob, *blobs], explicit,
+        has_env=bool(site.policy.env_names), folders=layout.folders or None,
+    )  # fmt: skip
 
 
 def _views(buffers: Sequence[Any]) -> list[memoryview]:
@@ -204,7 +209,7 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
         cwd = os.getcwd()
     except FileNotFoundError:
         cwd = "/"
-    layout = _host.python_layout()
+    layout = _pythons.for_functions(site.policy)
     at = p.place
     same = (
         at is not None and at.rt is rt and at.cwd == cwd and at.layout is layout
@@ -319,6 +324,7 @@ def _invoke(
             watch is None
             and place is not None
             and not site.policy.fresh
+            and not place.layout.marks  # looked at anew by the general way alone
             and result.error is None
             and _HAS_ENVIRON
         ):

@@ -69,6 +69,8 @@ class Keywords(TypedDict, total=False):
     on_violation: Literal["raise", "record"] | None
     reveal: bool
     fresh: bool
+    python: StrPath | None
+    packages: StrPath | Sequence[StrPath] | None
     captures: Sequence[str] | None
     raises: type[BaseException] | Sequence[type[BaseException]] | None
     name: str | None
