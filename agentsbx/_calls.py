@@ -23,6 +23,9 @@ __all__ = ["Outcome", "inside", "invoke", "invoke_async", "run", "run_async"]
 
 Outcome = tuple[Any, BaseException | None]  # a Result or None, and what to raise or None
 
+# What runs calls instead of sandboxes: `_local`, put here by `testing.local()` and nothing else.
+substitute: Any = None
+
 
 def invoke(
     wrapper: Any,
@@ -39,6 +42,9 @@ def invoke(
     __tracebackhide__ = True
     cancel = None
     try:
+        if substitute is not None:
+            result = substitute.invoke(wrapper, args, kwargs)
+            return result, result.error
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
         running = load("_runtime")
@@ -61,6 +67,9 @@ async def invoke_async(
     from agentsbx._await import in_thread
 
     try:
+        if substitute is not None:
+            result = await substitute.invoke_async(wrapper, args, kwargs)
+            return result, result.error
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
         running = load("_runtime")
@@ -116,13 +125,13 @@ async def run_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def inside(wrapper: Any) -> Callable[..., Any] | None:
-    """Inside a job: the function to run right here, if this sandbox is at least as strict.
+    """Inside a job (or a call of `testing.local()`): the function to run right here, if it may.
 
     Raises `PolicyError` naming the difference where it is not (rule 5.6): a job cannot start
     sandboxes of its own, and rights are never gained.
     """
     injob = sys.modules.get("agentsbx._injob")
     if injob is None or not injob.is_job:
-        return None
+        return None if substitute is None else substitute.inside(wrapper)
     _nested.check(injob.current_policy(), wrapper.__agentsbx_site__.policy, wrapper)
     return cast("Callable[..., Any]", wrapper.__wrapped__)

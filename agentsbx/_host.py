@@ -12,8 +12,12 @@ import stat
 import sys
 import sysconfig
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Policy
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -66,6 +70,12 @@ def library_roots() -> tuple[str, ...]:
 def is_site(path: str) -> bool:
     """Whether a folder is one for installed packages, by its name."""
     return os.path.basename(path.rstrip("/")) in ("site-packages", "dist-packages")
+
+
+def hidden_env(policy: Policy) -> dict[str, str]:
+    """Return the variables of this process that the policy does not grant."""
+    granted = set(policy.env_names)
+    return {k: v for k, v in os.environ.items() if k not in granted}
 
 
 def _executable() -> str:

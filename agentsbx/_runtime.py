@@ -40,7 +40,7 @@ from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
-from agentsbx.policy import Limits, Policy
+from agentsbx.policy import Policy
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
@@ -91,10 +91,7 @@ class CallSite:
         self.prepared = Prepared()
         self.quick: _fast.Quick | None = None
         self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
-        lim = policy.limits
-        # A `result=` below its default bounds all that comes back, big buffers too.
-        buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
-        self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+        self.codec_limits = CodecLimits.of(policy.limits)
 
     def classes(self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ClassTable:
         """Return the classes that a result of this call may be made of."""

@@ -89,9 +89,12 @@ def warm(*functions: Callable[..., Any], n: int = 1) -> None:
     Without it the first call of a policy pays for that (some hundred milliseconds). Without
     `functions`: what the default policy needs.
     """
+    from agentsbx import _calls
     from agentsbx._decorator import is_wrapper, sandbox
     from agentsbx._load import load
 
+    if _calls.substitute is not None:
+        return  # `testing.local()`: nothing will run in a sandbox
     for fn in functions or (sandbox(_nothing),):
         wrapper: Any = getattr(fn, "__func__", fn)
         if not is_wrapper(wrapper):

@@ -17,8 +17,8 @@ LAYERS = {
     "A": "errors policy presets result",
     "B": "_codec _compile _core _explain _filter _host _receive _ship _tables",
     "C": "_job _runtime _supervisor _worker _zygote",
-    "D": "_decorator _executor _sandbox",
-    "E": "__init__ __main__ adapters audit cli gateway jupyter pytest_plugin workspace",
+    "D": "_decorator _executor _local _sandbox",
+    "E": "__init__ __main__ adapters audit cli gateway jupyter pytest_plugin testing workspace",
 }
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
