@@ -26,7 +26,7 @@ def run(
     check: bool = False,
     explain: bool = False,
     **keywords: Unpack[Keywords],
-) -> Result:
+) -> Result[int]:
     r"""Run a command in a fresh sandbox, wait, and return its `Result`; `value` is the exit code.
 
     `argv` is a list, never a shell line: `run(["sh", "-c", "sort | uniq -c"], input=text)`.
