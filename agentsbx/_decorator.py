@@ -196,7 +196,27 @@ def _make(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
     if signature is not None:
         wrapper.__signature__ = signature
     _equip(wrapper, fn, _Site(policy, options, is_async))
+    _describe_verbs(wrapper, signature)
     return wrapper
+
+
+_VERBS = {
+    "run": "Call as `{name}`, in a fresh sandbox; returns a `Result`, never raises for the body.",
+    "run.aio": "Call as `{name}`, without blocking the event loop; returns a `Result`.",
+    "aio": "Call as `{name}`, without blocking the event loop.",
+}
+
+
+def _describe_verbs(wrapper: Any, signature: inspect.Signature | None) -> None:
+    """Give the verbs the function's signature, for those who look at it while they type."""
+    as_result = signature.replace(return_annotation="Result") if signature is not None else None
+    for name, words in _VERBS.items():
+        verb = wrapper
+        for part in name.split("."):
+            verb = getattr(verb, part)
+        verb.__doc__ = words.format(name=wrapper.__qualname__)
+        if signature is not None:
+            verb.__signature__ = signature if name == "aio" else as_result
 
 
 def _dress(wrapper: Any, fn: Any) -> None:
@@ -315,13 +335,17 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         return (await _calls.run_async(wrapper, args, kwargs)).unwrap()
 
     def options(**keywords: Any) -> Any:
+        """Return the same function under another policy; `keywords` are those of `sandbox`."""
         return _options(wrapper, keywords)
 
     def explain() -> str:
+        """Say in words what a call may do and what crosses into it."""
         return _explain(wrapper)
 
     verb: Any
-    for verb, name in ((run_aio, "run.aio"), (aio, "aio"), (options, "options")):
+    for verb, name in (
+        (run_aio, "run.aio"), (aio, "aio"), (options, "options"), (explain, "explain"),
+    ):  # fmt: skip
         verb.__name__ = name.rpartition(".")[2]
         verb.__qualname__ = f"{wrapper.__qualname__}.{name}"
     public_run: Any = run_aio if site.is_async else run
