@@ -213,6 +213,8 @@ def _pool(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[Poo
         and not at.pool.is_closed and not site.policy.write and not site.policy.fresh
         and is_same(at.grants)
     )  # fmt: skip
+    if at is not None and at.layout is not layout and layout.marks:
+        p.want = _wanted(site, p, [])  # what was the host's own file there may be another now
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call

@@ -261,6 +261,27 @@ def test_nothing_of_the_environment_runs_outside_the_walls_of_a_job(
     assert not mark.exists()
 
 
+def test_what_comes_to_shadow_a_library_of_the_host_is_not_imported_ahead(
+    tmp_path: Path,
+) -> None:
+    """The host's own file may be imported ahead of the call; what replaces it may not."""
+    import pluggy
+
+    (tmp_path / "libs").mkdir()
+
+    def tool() -> tuple[bool, str]:
+        before = "pluggy" in sys.modules
+        import pluggy
+
+        return before, pluggy.__file__
+
+    confined = sandbox(packages=tmp_path / "libs")(tool)
+    assert confined() == (True, pluggy.__file__)
+    write_package(tmp_path / "libs", "pluggy", "")
+    assert confined() == (False, str(tmp_path / "libs/pluggy/__init__.py"))
+    assert sandbox(packages=tmp_path / "libs")(tool)()[0] is False
+
+
 def test_preload_is_the_explicit_word_to_import_ahead(env: Env) -> None:
     @sandbox(python=env.folder, preload="only_there")
     def tool() -> bool:
@@ -473,6 +494,21 @@ def test_a_command_finds_that_interpreter_first(env: Env) -> None:
     result = agentsbx.run(words, python=env.folder, check=True)
     assert result.text.split(maxsplit=1) == [str(env.folder), "of the environment\n"]
     assert agentsbx.run(words).value != 0
+
+
+def test_the_command_line_takes_them(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentsbx.cli import main
+
+    monkeypatch.chdir(env.folder.parent)
+    (env.folder.parent / "tool.py").write_text(
+        "def use():\n    import only_there\n    return only_there.VALUE\n"
+    )
+    words = ["python", "-c", "import sys; sys.exit(sys.prefix != " + repr(str(env.folder)) + ")"]
+    assert main(["run", "--python", "env", "--", *words]) == 0
+    assert main(["run", "--", *words]) == 1
+    assert main(["call", "--python", "env", "tool.py:use"]) == 0
+    assert main(["call", "--packages", str(env.site), "tool.py:use"]) == 0
+    assert main(["call", "tool.py:use"]) == 1
 
 
 def test_packages_are_refused_for_commands(tmp_path: Path) -> None:
