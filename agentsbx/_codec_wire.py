@@ -13,9 +13,12 @@ and cycles need no extra rule, and the number of nodes is known before anything 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import msgspec
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Limits
 
 __all__ = ["DEFAULT", "Bad", "Body", "CodecLimits", "Ref", "Refused", "Tag", "hashes_by_identity"]
 
@@ -52,6 +55,13 @@ class CodecLimits(msgspec.Struct, frozen=True):
     depth: int = 64
     nodes: int = 1_000_000
     int_bytes: int = MAX_INT_BYTES
+
+    @classmethod
+    def of(cls, limits: Limits) -> CodecLimits:
+        """Host: those of a policy. A `result=` below its default bounds big buffers too."""
+        is_lower = limits.result < type(limits)().result
+        buffers = min(limits.buffers, limits.result) if is_lower else limits.buffers
+        return cls(body_bytes=limits.result, buffer_bytes=buffers)
 
 
 DEFAULT = CodecLimits()

@@ -117,7 +117,8 @@ def prestart(fn: object, policy: Policy) -> None:
         with contextlib.suppress(Exception):
             rt = current()
             want = _preload.guess(fn) if not policy.env_names else _preload.NOTHING
-            rt.pools.template(_host.python_layout(), want)
+            if not policy.packages and not policy.python:
+                rt.pools.template(_host.python_layout(), want)
 
 
 def shutdown() -> None:
@@ -154,6 +155,10 @@ def environ() -> dict[Any, Any]:
 def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, str]:
     env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
     path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
+    if policy.python:
+        from agentsbx import _pythons
+
+        path = [_pythons.bin_folder(policy.python)]
     env["PATH"] = ":".join([*path, "/usr/local/bin", "/usr/bin", "/bin"])
     env |= {
         "HOME": _compile.HOME,

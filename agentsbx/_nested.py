@@ -140,6 +140,16 @@ def _permitted(nested: Any) -> Any:
 def check(current: Any, own: Any, fn: Any) -> None:
     """Raise `PolicyError` that names what `current` allows and the policy `own` of `fn` denies."""
     wider = current.differences(own)
+    lacking = [path for path in own.packages if path not in current.packages]
+    if lacking and not wider:
+        from agentsbx.errors import PolicyError
+
+        raise PolicyError(
+            f"{fn.__qualname__} runs with packages={lacking}, and the sandbox that calls it has "
+            "other libraries",
+            path="packages",
+            hint="give the caller the same packages=, or call both from the host",
+        )
     if wider:
         from agentsbx.errors import PolicyError
 

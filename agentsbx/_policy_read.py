@@ -33,7 +33,7 @@ __all__ = ["apply_keywords", "find_line", "read_file", "read_mapping", "write_to
 
 _MAX_FILE = 2**20
 _MAX_EXTENDS = 8
-_LISTS = ("env", "net", "syscalls", "preload")
+_LISTS = ("env", "net", "syscalls", "preload", "packages")
 
 
 # -- building -----------------------------------------------------------------------------------
@@ -205,6 +205,8 @@ def _build_limits(start: Limits, value: object) -> Limits:
 
 
 def _merge_words(key: str, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    if key == "packages":  # in the order of searching: what a file adds is found first
+        return tuple(dict.fromkeys((*new, *old)))
     if key != "env":
         return tuple(sorted({*old, *new}))
     entries = {entry.partition("=")[0]: entry for entry in (*old, *new)}

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from agentsbx.policy import Grant, Policy
 
-__all__ = ["allows", "check", "differences", "is_below", "refuse_code_writes", "refuse_wider"]
+__all__ = ["allows", "check", "differences", "interpreter_words", "is_below",
+           "refuse_code_writes", "refuse_wider"]  # fmt: skip
 
 _PROFILES = {"strict": 0, "python": 1, "build": 2}
+_SYSTEM = ("", "/", "/usr")
 _LEVELS = ("nothing", "read", "write")
 
 
@@ -99,6 +101,11 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
     extra = sorted(set(policy.syscalls) - set(other.syscalls))
     if extra:
         found.append(("syscalls", f"syscalls {', '.join(extra)}"))
+    if policy.python != other.python:
+        found.append(("python", f"{interpreter_words(policy)}, not {interpreter_words(other)}"))
+    more = [path for path in policy.packages if path not in other.packages]
+    if more:
+        found.append(("packages", f"packages {', '.join(more)}"))
     for key, mine, needed, weaker in (
         ("strict", policy.strict_limits, other.strict_limits, "limits without a cgroup"),
         ("on_missing", policy.on_missing == "error", other.on_missing == "error", "weakening"),
@@ -108,6 +115,11 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
         if needed and not mine:
             found.append((key, weaker))
     return found
+
+
+def interpreter_words(policy: Policy) -> str:
+    """Say which interpreter runs a tool."""
+    return f"the interpreter {policy.python}" if policy.python else "this program's interpreter"
 
 
 def _path_differences(policy: Policy, other: Policy) -> Iterable[tuple[str, str]]:
@@ -152,20 +164,22 @@ def refuse_code_writes(
 
     That is an entry of `search_path` (default `sys.path`), a place inside `prefixes` (default: the
     Python installation and the virtual environment), this package, or the folder of the policy's
-    own file. `Grant(path, code=True)` is the explicit word. Called in the host before the first
-    call, not at import: `sys.path` may change until then.
+    own file; and what `python=` and `packages=` name, which the next call runs.
+    `Grant(path, code=True)` is the explicit word. Called in the host before the first call, not at
+    import: `sys.path` may change until then.
     """
     if not policy.write:
         return
     if search_path is None:
         search_path = sys.path
     if prefixes is None:
-        prefixes = tuple(p for p in {sys.prefix, sys.exec_prefix} if p not in ("/", "/usr"))
+        prefixes = tuple(p for p in {sys.prefix, sys.exec_prefix} if p not in _SYSTEM)
     own = os.path.dirname(os.path.abspath(__file__))
+    tools = [p for p in (*policy.packages, _environment(policy.python)) if p not in _SYSTEM]
     for grant in policy.write:
         if grant.code:
             continue
-        why = _code_below(grant, [*search_path, own], prefixes)
+        why = _code_below(grant, [*search_path, own, *tools], [*prefixes, *tools])
         if not why and policy.origin and is_below(policy.origin, grant.path):
             why = "it holds the policy file itself"
         if why:
@@ -174,6 +188,12 @@ def refuse_code_writes(
                 path="write",
                 hint=f"grant a subfolder, or write Grant({grant.path!r}, code=True)",
             )
+
+
+def _environment(python: str) -> str:
+    """Return the folder that `python=` means, by name alone."""
+    folder, name = os.path.split(python)
+    return os.path.dirname(folder) if os.path.basename(folder) == "bin" and name else python
 
 
 def _code_below(grant: Grant, entries: Iterable[str], prefixes: Iterable[str]) -> str:

@@ -45,7 +45,7 @@ from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
-from agentsbx.policy import Limits, Policy
+from agentsbx.policy import Policy
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
@@ -97,10 +97,7 @@ class CallSite:
         self.prepared = Prepared()
         self.quick: _fast.Quick | None = None
         self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
-        lim = policy.limits
-        # A `result=` below its default bounds all that comes back, big buffers too.
-        buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
-        self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+        self.codec_limits = CodecLimits.of(policy.limits)
 
     def classes(
         self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any], annotation: Any
@@ -246,7 +243,11 @@ def _invoke(
         if site.policy.fresh:
             rt.pools.forget_template(call.pool.template_id)
         elif (
-            call.watch is None and call.place is not None and result.error is None and _HAS_ENVIRON
+            call.watch is None
+            and call.place is not None
+            and not call.place.layout.marks
+            and result.error is None
+            and _HAS_ENVIRON
         ):
             shape = len(args), tuple(kwargs)
             site.quick = _fast.Quick(rt, site, call.snapshot, call.version, call.place, shape)

@@ -232,6 +232,26 @@ class Snapshot:
             raise self._explain_call(args, kwargs, error) from None
         return CallStream(self, pickler, out.file.getvalue(), out.buffers)
 
+    def copy_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments as a job would get them, for a call that runs in this process.
+
+        Raises `SerializationError` as `begin_call` does.
+        """
+        from agentsbx._ship_copy import copy_call
+
+        self.begin_call(args, kwargs)
+        captured = [value for value, *_ in self._record.data()]
+        try:
+            return copy_call(self._context, captured, args, kwargs)
+        except Exception as error:
+            raise self._explain_call(args, kwargs, error) from None
+
+    def first_change(self) -> str | None:
+        """Return the name of one captured thing that is no longer what it was; None: all is."""
+        return None if self.is_current() else self._record.first_change()
+
     def _explain_call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException
     ) -> SerializationError:

@@ -8,8 +8,6 @@ closed.
 
 from __future__ import annotations
 
-import collections.abc
-import typing
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from agentsbx import _engine, _generator, _header, _runtime
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import Cancel, NotSent, Reply
+from agentsbx._kinds import annotations_of
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import ResultError
@@ -27,7 +26,7 @@ from agentsbx.result import Result
 if TYPE_CHECKING:
     from agentsbx._runtime import CallSite, Ready
 
-__all__ = ["Stream", "annotations_of", "collect"]
+__all__ = ["Stream", "collect"]
 
 
 class Stream:
@@ -213,19 +212,3 @@ def collect(stream: Stream) -> Result:
     result = stream.result
     assert result is not None
     return result if result.error is not None else msgspec.structs.replace(result, value=items)
-
-
-_ITEMS = (collections.abc.Iterable, collections.abc.AsyncIterable)
-
-
-def annotations_of(annotation: Any) -> tuple[Any, Any]:
-    """Return the annotations of an item and of the returned value of `Iterator[T]` and the like.
-
-    >>> annotations_of(collections.abc.Generator[int, None, str]), annotations_of(None)
-    ((<class 'int'>, <class 'str'>), (None, None))
-    """
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if not isinstance(origin, type) or not issubclass(origin, _ITEMS) or not args:
-        return None, None
-    is_generator = issubclass(origin, collections.abc.Generator) and len(args) == 3
-    return args[0], args[2] if is_generator else None

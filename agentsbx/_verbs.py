@@ -26,7 +26,7 @@ def run(
     check: bool = False,
     explain: bool = False,
     **keywords: Unpack[Keywords],
-) -> Result:
+) -> Result[int]:
     r"""Run a command in a fresh sandbox, wait, and return its `Result`; `value` is the exit code.
 
     `argv` is a list, never a shell line: `run(["sh", "-c", "sort | uniq -c"], input=text)`.
@@ -116,9 +116,12 @@ def warm(*functions: Callable[..., Any], n: int = 1) -> None:
     Without it the first call of a policy pays for that (some hundred milliseconds). Without
     `functions`: what the default policy needs.
     """
+    from agentsbx import _calls
     from agentsbx._decorator import is_wrapper, sandbox
     from agentsbx._load import load
 
+    if _calls.substitute is not None:
+        return  # `testing.local()`: nothing will run in a sandbox
     for fn in functions or (sandbox(_nothing),):
         wrapper: Any = getattr(fn, "__func__", fn)
         if not is_wrapper(wrapper):

@@ -3,6 +3,7 @@
     AgentsbxError                          every error of ours; .stage .errno .hint
      +- PolicyError          (ValueError)       a keyword or policy file is wrong; .file .line .path
      +- SandboxUnavailable   (RuntimeError)     this machine cannot enforce the policy; .missing
+     |   +- SandboxBusy                         as many sandboxes run as may, for too long
      +- SerializationError   (TypeError)        something cannot cross into the sandbox; .where
      +- SandboxViolation     (PermissionError)  the job was denied something; .violation
      +- SandboxTimeout       (TimeoutError)     the job ran past `timeout`

@@ -23,6 +23,7 @@ _LISTS = {
     "net": ("HOST:PORT", "peer that can be reached"),
     "syscalls": ("NAME", "system call allowed besides the profile's"),
     "preload": ("MODULE", "installed module to import before the call"),
+    "packages": ("PATH", "folder like site-packages for a function, searched first"),
 }
 _WORDS = {
     "memory": ("SIZE", "of the whole process tree (512MB)"),
@@ -37,6 +38,7 @@ _WORDS = {
     "output": ("SIZE", "captured output, each stream (8MiB)"),
     "result": ("SIZE", "structure of the result (64MiB)"),
     "buffers": ("SIZE", "large buffers of the result (1GiB)"),
+    "python": ("PATH", "interpreter or virtual environment that runs it"),
     "profile": ("NAME", "python, strict or build"),
     "on-missing": ("WORD", "error, or weaken where this machine cannot enforce something"),
 }
