@@ -119,12 +119,17 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
     sbx_job_fork(s, best);
 }
 
-void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+void sbx_pool_resume(struct sbx_sup *s, struct sbx_plc *p)
 {
     p->is_paused = 0;
     p->n_early_deaths = 0;
+    sbx_pool_refill(s, p->tmpl);
+}
+
+void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+{
     p->refill_ns = sbx_now_ns() + REFILL_DELAY_NS;
-    sbx_pool_refill(s, p->tmpl); /* others of this zygote may be due */
+    sbx_pool_resume(s, p); /* others of this zygote may be due */
 }
 
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
