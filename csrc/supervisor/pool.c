@@ -119,12 +119,17 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
     sbx_job_fork(s, best);
 }
 
-void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+void sbx_pool_resume(struct sbx_sup *s, struct sbx_plc *p)
 {
     p->is_paused = 0;
     p->n_early_deaths = 0;
+    sbx_pool_refill(s, p->tmpl);
+}
+
+void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+{
     p->refill_ns = sbx_now_ns() + REFILL_DELAY_NS;
-    sbx_pool_refill(s, p->tmpl); /* others of this zygote may be due */
+    sbx_pool_resume(s, p); /* others of this zygote may be due */
 }
 
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
@@ -195,37 +200,28 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
         sbx_job_kill(j, SBX_CAUSE_CANCELLED);
 }
 
-uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
+/* Publish up to `n` complete sandboxes of the pool that are kept here, until its queue
+ * is full. Returns how many of the `n` are not there. */
+static uint32_t publish_kept(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
 {
     struct sbx_err none = {0};
 
-    p->n_owed += n;
     for (unsigned i = 0; i < s->max_job && n; i++) {
         struct sbx_jb *j = &s->jobs[i];
-        if (j->state == JOB_WAITING && j->pool == p && !j->is_published &&
-            !j->is_killed) {
-            n--;
-            sbx_pool_publish(s, p, j, &none);
-            if (!j->is_published)
-                break; /* the queue is full: EPOLLOUT goes on */
-        }
+        if (j->state != JOB_WAITING || j->pool != p || j->is_published || j->is_killed)
+            continue;
+        n--;
+        sbx_pool_publish(s, p, j, &none);
+        if (!j->is_published)
+            break; /* the queue is full: EPOLLOUT goes on */
     }
     return n;
 }
 
-static void publish_rest(struct sbx_sup *s, struct sbx_plc *p)
+uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
 {
-    struct sbx_err none = {0};
-
-    sbx_loop_rewatch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
-    for (unsigned i = 0; i < s->max_job; i++) {
-        struct sbx_jb *j = &s->jobs[i];
-        if (j->state != JOB_WAITING || j->pool != p || j->is_published || j->is_killed)
-            continue;
-        sbx_pool_publish(s, p, j, &none);
-        if (!j->is_published)
-            return;
-    }
+    p->n_owed += n;
+    return publish_kept(s, p, n);
 }
 
 void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events)
@@ -237,10 +233,12 @@ void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events)
             p = &s->pools[i];
     if (!p)
         return;
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         sbx_pool_drop(s, p); /* nobody can take its sandboxes any more */
-    else if (events & EPOLLOUT)
-        publish_rest(s, p);
+    } else if (events & EPOLLOUT) {
+        sbx_loop_rewatch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
+        publish_kept(s, p, UINT32_MAX);
+    }
 }
 
 void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p)

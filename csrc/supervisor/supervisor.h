@@ -168,6 +168,8 @@ void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p);
 void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events);
 /* Fork what the policy wants now, in every pool of the template. */
 void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t);
+/* The host acts: what failed before counts no more. */
+void sbx_pool_resume(struct sbx_sup *s, struct sbx_plc *p);
 /* A job of the pool was started: one fewer waits. */
 void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p);
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns);
