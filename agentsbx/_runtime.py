@@ -5,10 +5,8 @@ Thread-safe; nothing starts at import (see `_engine`).
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from agentsbx import (
     _header,
     _host,
     _nested,
+    _notices,
     _outcome,
     _setup,
     _ship,
@@ -71,6 +70,7 @@ class CallSite:
         raises: Sequence[type] = (),
         seed: int | None = None,
         output: str = "forward",
+        keep: Sequence[str] = (),
     ) -> None:
         self.fn = fn
         self.policy = policy
@@ -80,10 +80,11 @@ class CallSite:
         self.raises = tuple(raises)
         self.seed = seed
         self.output = output
+        self.keep = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
         self.lock = threading.RLock()
         self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
-        self.has_warned = False
+        self.warned: set[str] = set()  # of what (`_notices`)
         _sites.add(self)
         self.owner = object()  # of its pools, which must not keep the site alive
         weakref.finalize(self, _engine.orphans.append, self.owner).atexit = False
@@ -94,6 +95,12 @@ class CallSite:
         # A `result=` below its default bounds all that comes back, big buffers too.
         buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
         self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+
+    def looks_for(self, detail: bool) -> bytes | None:
+        """Which files in private places a call tells of: `keep` of `_header.pack_call`."""
+        if detail:
+            return self.keep
+        return None if "gone" in self.warned else b""
 
     def classes(self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ClassTable:
         """Return the classes that a result of this call may be made of."""
@@ -274,7 +281,8 @@ def _invoke(
     cancel: Cancel | None,
     detail: bool,
 ) -> Result:
-    reply = Reply(*_outputs(site))
+    keep = site.looks_for(detail)
+    reply = _reply(site, keep)
     error: SandboxUnavailable | None = None
     for _ in range(ATTEMPTS):
         with site.lock:
@@ -304,7 +312,7 @@ def _invoke(
             head = _snapshot_body(rt, pool, setup, snapshot)
             views = _views(snapshot.buffers) + views
         body = _header.pack_call(
-            head, stream.body, [v.nbytes for v in views], site.is_async, site.seed
+            head, stream.body, [v.nbytes for v in views], site.is_async, site.seed, keep
         )
         try:
             record = _engine.converse(
@@ -340,7 +348,7 @@ def _finish(
     cancel: Cancel | None,
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
-    reply = Reply(*_outputs(site))
+    reply = _reply(site, begun.keep)
     exchange = _exchange(rt, site, begun.box, reply, begun.stream)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
@@ -365,10 +373,13 @@ def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) 
     )  # fmt: skip
 
 
-def _outputs(site: CallSite) -> tuple[Output, Output]:
+def _reply(site: CallSite, keep: bytes | None) -> Reply:
     limit = site.policy.limits.output
     out, err = forward_streams(site.output)
-    return Output(limit, out), Output(limit, err)
+    reply = Reply(Output(limit, out), Output(limit, err))
+    if keep is not None:
+        reply.keep = keep, site.codec_limits.buffer_bytes
+    return reply
 
 
 def _result(
@@ -389,7 +400,7 @@ def _result(
     if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
         try:
             value = _outcome.value_of(reply, classes, site.annotation, site.codec_limits)
-            if not planted and not detail and not reply.lost:
+            if not planted and not detail and not reply.lost and reply.left is None:
                 return Result(value=value)
         except Exception as e:
             error = e
@@ -410,7 +421,10 @@ def _result(
         error, more = planted_error(planted, error)
         violations = more + violations
     if reply.lost:
-        _warn_lost(site, reply.lost)
+        _notices.lost(site, reply.lost)
+    discarded, files = _exits.files_of(reply)
+    if discarded:
+        _notices.files(site, discarded, is_plain=not detail)
     enforced = pool.job.enforced
     if watch is not None and not watch.is_complete:
         enforced = enforced | {"protected names": "those nearest to the top: the grant is too big"}
@@ -420,18 +434,8 @@ def _result(
         limits=_outcome.mark_hit(table, error, record, violations), enforced=enforced,
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
         policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
+        discarded=discarded, files=files,
     )  # fmt: skip
-
-
-def _warn_lost(site: CallSite, lost: tuple[str, ...]) -> None:
-    """Once per function: something was alive at its return and died with the sandbox."""
-    if not site.has_warned:
-        site.has_warned = True
-        code = getattr(inspect.unwrap(site.fn), "__code__", None)
-        warnings.warn_explicit(
-            f"{site.name}: alive at its return, and killed: {', '.join(lost[:5])}", RuntimeWarning,
-            code.co_filename if code else "agentsbx", code.co_firstlineno if code else 1,
-        )  # fmt: skip
 
 
 def warm(site: CallSite, n: int = 1) -> None:

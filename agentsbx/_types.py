@@ -71,6 +71,7 @@ class Keywords(TypedDict, total=False):
     fresh: bool
     captures: Sequence[str] | None
     raises: type[BaseException] | Sequence[type[BaseException]] | None
+    keep: StrPath | Sequence[StrPath] | None
     name: str | None
     seed: int | None
 

@@ -233,7 +233,7 @@ def test_4_9_bytes_that_are_no_text_cross(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(3):
         assert f() == ("ff", "61fe", list(map(ascii, ODD)))
         assert plain() == ("ff", False)
-    assert agentsbx.run(["sh", "-c", "printf %s \"$LC_ALL\""]).stdout == b"\xff"
+    assert agentsbx.run(["sh", "-c", 'printf %s "$LC_ALL"']).stdout == b"\xff"
 
 
 def test_4_9_odd_entries_of_the_search_path_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
