@@ -60,6 +60,9 @@ _WHY = {
     Why.COUNT: f"more than {MAX_KEPT} files",
     Why.UNREADABLE: "it could not be read",
 }
+# A mapping holds a descriptor of this process (before 3.13): few, and for what is worth it.
+MAP_MIN = 1 << 20
+MAX_MAPPED = 32
 _ODD_NAME = "its name has characters that are not printable, or is not UTF-8"
 _TWICE = "two files of that name"
 
@@ -70,7 +73,7 @@ class Collector:
     def __init__(self, patterns: bytes, max_bytes: int) -> None:
         self._patterns = patterns.split(b"\0")[:-1]
         self._left_bytes = max_bytes
-        self._n_kept = 0
+        self._n_kept = self._n_mapped = 0
         self._files: dict[str, KeptFile] = {}
         self._listed: list[LeftFile] = []
         self._n_records = 0
@@ -117,6 +120,10 @@ class Collector:
             if at != len(body) or size != n_memfd:
                 raise ValueError("a wrong size")
             data: bytes | memoryview = _transfer.map_hostile(memfd, size, self._left_bytes)
+            if size < MAP_MIN or self._n_mapped == MAX_MAPPED:
+                data = bytes(data)
+            else:
+                self._n_mapped += 1
         else:
             data = body[at:]
             if len(data) != size or size > FILES_INLINE:

@@ -66,9 +66,10 @@ def _pattern(name: str) -> str:
 
 
 def _warn(site: CallSite, what: str, words: str) -> None:
-    if what in site.warned:
-        return
-    site.warned.add(what)
+    with site.lock:
+        if what in site.warned:
+            return
+        site.warned.add(what)
     code = getattr(inspect.unwrap(site.fn), "__code__", None)
     warnings.warn_explicit(
         f"{site.name}: {words}", RuntimeWarning,

@@ -176,12 +176,12 @@ def _answer(value: Any) -> None:
         # A limit is the host's to report: a job cannot raise one of its errors (semantics 3.3).
         which = getattr(e, "limit", None)
         if which in ("result", "buffers"):
-            _finish()
+            _finish(_n_files)
             _core.send_frame(CHANNEL, Frame.TOO_BIG, which.encode())
         else:
             _fail(e)
         return
-    _finish()
+    _finish(_n_files)
     try:
         _send(_RESULT, body, buffers)
     except OSError as e:
@@ -196,7 +196,7 @@ def _fail(exc: BaseException) -> None:
         tb = tb.tb_next  # our own frames say nothing to the user
     exc.__traceback__ = tb
     body, buffers = encode_exception(exc, limits=_injob.limits())
-    _finish()
+    _finish(_n_files)
     _send(Frame.ERROR, body, buffers)
 
 
@@ -226,10 +226,10 @@ def _alive() -> tuple[str, ...]:
     return tuple(out)
 
 
-def _finish() -> None:
+def _finish(n_files: int) -> None:
     """Before the answer: what was printed, and what lies in private places, if anything does."""
     _flush()
-    if _keep is None or _core.count_leftovers() == _n_files:
+    if _keep is None or _core.count_leftovers() == n_files:
         return
     try:
         from agentsbx import _worker_files
@@ -255,11 +255,12 @@ def _flush() -> None:
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
 _NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
-_NO_CALL = _header.pack_call(None, _NO_ARGS, [], is_async=False, seed=None)
+_NO_CALL = _header.pack_call(None, _NO_ARGS, [], is_async=False, seed=None, keep=b"")
 
 
 def _prefault(job: _Job) -> None:
     """Rehearse a call with itself: copy-on-write faults are taken now, while nobody waits."""
+    global _keep
     host, own = _core.socketpair()
     for _ in range(2):
         _core.send_frame(host, _CALL, _NO_CALL)
@@ -268,9 +269,9 @@ def _prefault(job: _Job) -> None:
         _reseed(seed)
         _blas.restore(0)
         job.receiver.load_call(blob, ())
-        _core.count_leftovers()
+        n_files = _core.count_leftovers()
         answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
-        _flush()
+        _finish(n_files)
         _send(_RESULT, answer, buffers, own)
         _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
