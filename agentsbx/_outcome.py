@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from agentsbx import _explain, _explain_limits
+from agentsbx import _compile, _explain, _explain_limits, _host
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
@@ -28,6 +28,7 @@ from agentsbx.errors import (
     LimitExceeded,
     MemoryLimitExceeded,
     ResultError,
+    SandboxUnavailable,
     SandboxViolation,
     unavailable,
 )  # fmt: skip
@@ -100,7 +101,7 @@ def _explained(
     if isinstance(exc, OSError):
         calling, source = _innermost(exc)
         context = _explain.Context(
-            cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,
+            cwd=cwd, private=_private(policy), calling=calling, source=source,
             host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
@@ -116,6 +117,8 @@ def _explained(
     elif isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
+    else:
+        violation = _told(exc, policy, cwd)
     if violation is None:
         if isinstance(exc, PermissionError):
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
@@ -138,6 +141,35 @@ def _explained(
         return _chained(error, exc), [violation]
     exc.add_note(f"agentsbx: {violation.message}")
     return exc, [violation]
+
+
+def _private(policy: Policy) -> tuple[str, ...]:
+    """Where the job may write without a grant."""
+    try:
+        libraries = _host.python_layout().mounts
+    except SandboxUnavailable:
+        libraries = ()
+    return _compile.private_places([*libraries, *(g.path for g in (*policy.read, *policy.write))])
+
+
+_DATABASE = ("unable to open database file", "attempt to write a readonly database")
+
+
+def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
+    """What the words of another exception tell: libraries keep the kernel's answer, not its number.
+
+    Its text is the job's: the most that it can do is to name a wrong path in a hint.
+    """
+    text = ""
+    with contextlib.suppress(Exception):
+        text = str(exc)
+    if text in _DATABASE:  # sqlite3, which does not say where
+        return _explain.unnamed_write(policy, cwd)
+    if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
+        return None
+    from agentsbx._said import violations
+
+    return next(iter(violations(text.encode("utf-8", "replace"), policy, cwd)), None)
 
 
 def _which(name: str) -> str | None:
