@@ -197,6 +197,11 @@ def compile_job(
             missing=["gateway"],
             hint="leave net= out: the sandbox then has no network at all",
         )
+    if cwd.startswith(("/proc/", "/dev/")):
+        raise SandboxUnavailable(
+            f"the working directory {cwd!r} is the host's: a sandbox has its own /proc and /dev",
+            missing=["working directory"], hint="change to another folder before the call",
+        )  # fmt: skip
     b = PlanBuilder(JOB, PlanFlag.MOUNT_NS | PlanFlag.IPC_NS | PlanFlag.PID_NS)
     ordered = sorted(grants, key=lambda g: (g.at.count("/"), g.at))
     mounts = _tree(b, policy.limits, ordered, base, cwd, masks)
@@ -256,9 +261,11 @@ def _tree(
             b.add(Op.MOVE, path=SLASH_TMP + path.removeprefix("/tmp"), text=path)
     b.add(Op.SELF, path="/tmp", text=SLASH_TMP, flags=Flag.RECURSIVE)
     places = [g.at for g in grants]
-    if not _inside(cwd, [*base, *places, PRIVATE]) and cwd != "/":
+    is_bare = not _inside(cwd, [*base, *places])  # empty and read-only
+    in_private = cwd.startswith(("/tmp/", f"{PRIVATE}/")) and cwd not in (HOME, TMPDIR)
+    if is_bare and cwd not in ("/", "/proc", "/tmp", PRIVATE, HOME, TMPDIR):
         b.add(Op.MKDIR, path=cwd, a=0o755)
-        if cwd.startswith("/tmp/"):  # private storage is writable: this one directory is not
+        if in_private:  # private storage is writable: this one directory is not
             b.add(Op.SELF, path=cwd, text=cwd, flags=Flag.RECURSIVE)
     mounts: list[MountSpec] = []
     for g in grants:
@@ -269,7 +276,7 @@ def _tree(
             flags |= Flag.NOCREATE | Flag.OPTIONAL  # gone meanwhile: Watch sees what comes
         b.add(Op.BIND, path=g.at, arg=len(mounts), flags=flags)
         mounts.append(MountSpec(g.found, is_rdonly=not g.is_write, idmap=True))
-    if cwd.startswith("/tmp/") and not _inside(cwd, [*base, *places]):
+    if is_bare and (in_private or cwd == "/tmp"):
         b.add(Op.RDONLY, path=cwd)
     b.add(Op.PROC, path="/proc", flags=Flag.RDONLY)
     for path in masks:
@@ -279,19 +286,20 @@ def _tree(
     return mounts
 
 
-def private_places(others: list[str]) -> tuple[str, ...]:
-    """Where a job may write without a grant.
+def private_places(others: list[str], cwd: str) -> tuple[str, ...]:
+    """Where a job may write without a grant. `others`: paths of libraries and grants.
 
     Landlock adds up rights along a path, across mounts: with a grant or a library below /tmp a rule
     on /tmp would be no second wall there, so /tmp itself is then closed; TMPDIR is another
-    directory.
+    directory. As working directory it is closed too: what lies there is the host's, and a relative
+    name must not vanish (rule 4.2).
 
-    >>> private_places(["/srv/data"]), private_places(["/tmp/x"])[-1]
-    (('/sandbox', '/tmp'), '/sandbox/tmp')
+    >>> private_places(["/srv/data"], "/")[-2:], private_places(["/tmp/x"], "/")[-1]
+    (('/sandbox/tmp', '/tmp'), '/sandbox/tmp')
     """
-    if any(p.startswith("/tmp/") for p in others):
-        return f"{PRIVATE}/home", f"{PRIVATE}/shm", TMPDIR
-    return PRIVATE, "/tmp"
+    own = HOME, f"{PRIVATE}/shm", TMPDIR
+    is_closed = cwd == "/tmp" or any(_inside(p, ["/tmp"]) for p in others)
+    return own if is_closed else (*own, "/tmp")
 
 
 def _rlimit(b: PlanBuilder, which: int, value: int) -> None:
@@ -400,11 +408,11 @@ def _landlock(
         b.add(Op.LANDLOCK, path=path, a=LL_READ, flags=Flag.OPTIONAL)
     b.add(Op.LANDLOCK, path="/dev", a=_READ_DIR | _READ | _WRITE | _IOCTL_DEV | _TRUNCATE)
     write &= ~(_IOCTL_DEV | _MAKE_CHAR | _MAKE_BLOCK | _MAKE_SOCK)
-    for path in private_places([*base, *(g.at for g in grants)]):
+    for path in private_places([*base, *(g.at for g in grants)], cwd):
         b.add(Op.LANDLOCK, path=path, a=write)
     for g in grants:
         b.add(Op.LANDLOCK, path=g.at, a=write if g.is_write else LL_READ)
-    if not _inside(cwd, [*base, *(g.at for g in grants), PRIVATE]) and cwd != "/":
+    if not _inside(cwd, [*base, *(g.at for g in grants), HOME, TMPDIR]) and cwd != "/":
         b.add(Op.LANDLOCK, path=cwd, a=_READ_DIR)
 
 

@@ -101,7 +101,7 @@ def _explained(
     if isinstance(exc, OSError):
         calling, source = _innermost(exc)
         context = _explain.Context(
-            cwd=cwd, private=_private(policy), calling=calling, source=source,
+            cwd=cwd, private=_private(policy, cwd), calling=calling, source=source,
             host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
@@ -143,13 +143,14 @@ def _explained(
     return exc, [violation]
 
 
-def _private(policy: Policy) -> tuple[str, ...]:
+def _private(policy: Policy, cwd: str) -> tuple[str, ...]:
     """Where the job may write without a grant."""
     try:
         libraries = _host.python_layout().mounts
     except SandboxUnavailable:
         libraries = ()
-    return _compile.private_places([*libraries, *(g.path for g in (*policy.read, *policy.write))])
+    granted = [g.path for g in (*policy.read, *policy.write)]
+    return _compile.private_places([*libraries, *granted], cwd)
 
 
 _DATABASE = ("unable to open database file", "attempt to write a readonly database")
