@@ -152,13 +152,12 @@ def _absolute(name: str, context: Context) -> str | None:
     return "/" + path.lstrip("/") if path.startswith("//") else path
 
 
-def unnamed_write(policy: Policy, cwd: str | None) -> Violation | None:
+def unnamed_write(policy: Policy, cwd: str | None, what: str = "a write") -> Violation:
     """A write somewhere that is read-only, by a call that does not say where (`os.mkfifo`)."""
+    what = f"{what} is denied: the policy does not grant the place"
     if cwd is None or cwd == "/" or allows(policy, cwd) == "write":
-        what = "a write is denied: the policy does not grant the place"
         return violation("write", "", "mount", what, todo="grant its folder with write=[...]")
     rule = path_rule("write", cwd)
-    what = "a write is denied: the policy does not grant the place"
     todo = f"in the working directory allow it with {rule}; or write below $TMPDIR"
     return violation("write", cwd, "mount", what, rule=rule, todo=todo)
 

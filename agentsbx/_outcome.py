@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
 from agentsbx._job import Reply
+from agentsbx._policy_rules import is_below
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
     AgentsbxError,
@@ -102,7 +104,7 @@ def _explained(
         calling, source = _innermost(exc)
         context = _explain.Context(
             cwd=cwd, private=_private(policy, cwd), calling=calling, source=source,
-            host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
+            host_readable=lambda path: _may_read(policy, path), host_which=_which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
             type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
@@ -143,6 +145,21 @@ def _explained(
     return exc, [violation]
 
 
+def _may_read(policy: Policy, path: str) -> bool:
+    """Whether owner and permission bits let a job read it, once it is granted."""
+    if os.getuid():
+        return os.access(path, os.R_OK)
+    # Started as root, a grant shows the owner of the granted name as the job's own; what belongs
+    # to others is theirs.
+    above = [g.path for g in (*policy.read, *policy.write) if is_below(path, g.path)]
+    try:
+        st = os.stat(path)
+        owner = os.stat(max(above, key=len, default=path)).st_uid
+    except OSError:
+        return True
+    return bool(st.st_mode & stat.S_IROTH) or st.st_uid == owner
+
+
 def _private(policy: Policy, cwd: str) -> tuple[str, ...]:
     """Where the job may write without a grant."""
     try:
@@ -165,7 +182,7 @@ def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
     with contextlib.suppress(Exception):
         text = str(exc)
     if text in _DATABASE:  # sqlite3, which does not say where
-        return _explain.unnamed_write(policy, cwd)
+        return _explain.unnamed_write(policy, cwd, "opening or changing a database")
     if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
         return None
     from agentsbx._said import violations
