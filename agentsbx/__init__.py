@@ -32,13 +32,27 @@ if TYPE_CHECKING:
         SerializationError,
     )
     from agentsbx.policy import Grant, Limits, Policy, policy_schema
-    from agentsbx.result import Exit, Limit, Result, Usage, Violation
+    from agentsbx.result import (
+        Discarded,
+        Exit,
+        Files,
+        KeptFile,
+        LeftFile,
+        Limit,
+        Result,
+        Usage,
+        Violation,
+    )
 
 __all__ = [
     "AgentsbxError",
+    "Discarded",
     "Exit",
+    "Files",
     "Grant",
     "JobDied",
+    "KeptFile",
+    "LeftFile",
     "Limit",
     "LimitExceeded",
     "Limits",
@@ -87,7 +101,17 @@ _HOMES = {
         "SerializationError",
     ),
     "agentsbx.policy": ("Grant", "Limits", "Policy", "policy_schema"),
-    "agentsbx.result": ("Exit", "Limit", "Result", "Usage", "Violation"),
+    "agentsbx.result": (
+        "Discarded",
+        "Exit",
+        "Files",
+        "KeptFile",
+        "LeftFile",
+        "Limit",
+        "Result",
+        "Usage",
+        "Violation",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -88,17 +88,19 @@ def run_command(
     cancel: Cancel | None = None,
     n_waiting: int = 1,
     explain: bool = False,
+    keep: Sequence[str] = (),
 ) -> Result:
     """Run a command in a fresh sandbox.
 
     `stdin`: bytes to read, a descriptor, or nothing; `stdout` and `stderr`: descriptors, or None to
     capture. `Result.value` is the exit code, 128+n for a signal, 127 where the program does not
-    exist. `explain`: trace it, which is slower, and tell each call that was denied.
+    exist. `explain`: trace it, which is slower, and tell each call that was denied. `keep`:
+    patterns of the files in private places that come back.
     """
     rt = _engine.current()
     try:
         fds = stdin, stdout, stderr
-        return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain)
+        return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain, keep)
     except SupervisorGone as e:
         _engine.restart(rt)
         raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e
@@ -114,11 +116,14 @@ def _run_command(
     cancel: Cancel | None,
     n_waiting: int,
     explain: bool,
+    keep: Sequence[str],
 ) -> Result:
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
     if explain:
         reply.denials = []
+    patterns = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
+    reply.keep = patterns, policy.limits.buffers
     for _ in range(ATTEMPTS):
         try:
             place = _place(rt, policy, where, n_waiting, explain)
@@ -131,9 +136,11 @@ def _run_command(
         try:
             mask, given = _command_fds(fds, opened)
             variables = _words(_engine.job_env(policy, env)) if env else place.words
-            head = EXEC.pack(len(argv), len(variables), mask, explain)
+            head = EXEC.pack(
+                len(argv), len(variables), mask, explain, len(patterns), 0, policy.limits.buffers
+            )
             words = b"\0".join([*map(os.fsencode, argv), *variables, b""])
-            _send_exec(box, head + words, given)
+            _send_exec(box, head + words + patterns, given)
             break
         except OSError as e:
             box.close()
@@ -234,11 +241,12 @@ def _command_result(
         from agentsbx._outcome import mark_hit
 
         table = mark_hit(table, error, record, violations)
+    discarded, files = _exits.files_of(reply)
     return Result(
         value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
         usage=usage, limits=table, enforced=pool.job.enforced,
         violations=violations, exit=how, policy_id=pool.policy_id(),
-        call_id=_engine.next_call_id(),
+        call_id=_engine.next_call_id(), discarded=discarded, files=files,
     )  # fmt: skip
 
 

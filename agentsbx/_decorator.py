@@ -84,8 +84,8 @@ def sandbox(target: Any = None, /, **keywords: Any) -> Any:
     private `$HOME` and `$TMPDIR`, a few safe environment variables, 30 s, 512 MB. `target` may be
     a `Policy`, the path of a policy file (with `/` or ending in `.toml`) or the name of a preset;
     `keywords` are policy keywords (`read=`, `write=`, `env=`, `memory=`, `timeout=` ...), besides
-    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild) and
-    `output=`.
+    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild),
+    `keep=` (files that come back) and `output=`.
 
     Returns the decorated function, or a decorator. Raises `PolicyError` for a wrong policy and
     `TypeError` for what is not a function. Nothing starts before the first call.

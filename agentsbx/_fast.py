@@ -36,10 +36,13 @@ _PLAIN = _header.pack_result(b"", [])
 class Begun:
     """A call that was sent and did not end the usual way: `_runtime` goes on with it."""
 
-    __slots__ = ("box", "event", "start_ns", "stream")
+    __slots__ = ("box", "event", "keep", "start_ns", "stream")
 
-    def __init__(self, box: Box, stream: Any, event: tuple[Any, ...], start_ns: int) -> None:
+    def __init__(
+        self, box: Box, stream: Any, event: tuple[Any, ...], start_ns: int, keep: bytes | None
+    ) -> None:
         self.box = box
+        self.keep = keep
         self.stream = stream
         self.event = event
         self.start_ns = start_ns
@@ -67,7 +70,7 @@ class Quick:
         self.site = site
         self.limits = site.codec_limits
         self.shape = shape  # of arguments that are known to fit
-        self.tail = site.kind, site.seed
+        self.tail = site.kind, site.seed, site.looks_for(detail=False)
 
     def is_current(self) -> bool:
         """Whether all that the last call was prepared from still stands."""
@@ -144,7 +147,7 @@ class Quick:
                 return (value,)
         stream = self.snapshot.begun_call(made[1])
         box = Box(job_id, version, got[1], self.pool, self.gate)
-        return Begun(box, stream, event, start_ns)
+        return Begun(box, stream, event, start_ns, self.tail[-1])
 
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""

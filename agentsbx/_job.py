@@ -108,7 +108,9 @@ class Reply:
         "err",
         "is_malformed",
         "is_stream",
+        "keep",
         "kind",
+        "left",
         "lost",
         "out",
         "over",
@@ -130,6 +132,9 @@ class Reply:
         self.wall_ns = 0
         self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
         self.denials: list[bytes] | None = None  # of a traced run: what failed
+        # Patterns and bytes of the files that the job was asked for, and what came (FILES frames).
+        self.keep: tuple[bytes, int] | None = None
+        self.left: Any = None  # a `_leftovers.Collector`
 
 
 def send_body(
@@ -341,6 +346,8 @@ class Exchange:
         if kind == Frame.YIELD and not reply.is_stream:
             reply.is_malformed = "an item of a generator"
             return True
+        if kind == Frame.FILES and reply.keep is not None:
+            return self._files(reply.keep, body, memfd, n_memfd)
         if kind == Frame.PART and memfd < 0 and self.stream is not None:
             self.parts += body
             if len(self.parts) <= self.max_result:
@@ -369,6 +376,22 @@ class Exchange:
             if kind not in ((Frame.SIGNAL,) if self.stream is not None else _REAPER):
                 reply.is_malformed = f"frame of kind {kind}"
         return True
+
+    def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:
+        """What the job left in private places; True if it is not fit to go on with."""
+        from agentsbx._leftovers import Collector  # most calls leave nothing
+
+        reply = self.reply
+        try:
+            if reply.left is None:
+                reply.left = Collector(*keep)
+            reply.left.add(body, memfd, n_memfd)
+        except ValueError as e:
+            reply.is_malformed = f"files: {e}"
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+        return bool(reply.is_malformed)
 
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
         if self.parts:

@@ -10,16 +10,18 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from agentsbx import _explain, _explain_limits
+from agentsbx import _compile, _explain, _explain_limits, _host
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
 from agentsbx._job import Reply
+from agentsbx._policy_rules import is_below
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
     AgentsbxError,
@@ -28,6 +30,7 @@ from agentsbx.errors import (
     LimitExceeded,
     MemoryLimitExceeded,
     ResultError,
+    SandboxUnavailable,
     SandboxViolation,
     unavailable,
 )  # fmt: skip
@@ -100,8 +103,8 @@ def _explained(
     if isinstance(exc, OSError):
         calling, source = _innermost(exc)
         context = _explain.Context(
-            cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,
-            host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
+            cwd=cwd, private=_private(policy, cwd), calling=calling, source=source,
+            host_readable=lambda path: _may_read(policy, path), host_which=_which,
         )  # fmt: skip
         violation = _explain.explain_oserror(
             type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
@@ -118,6 +121,8 @@ def _explained(
     elif isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
+    else:
+        violation = _told(exc, policy, cwd)
     if violation is None:
         if isinstance(exc, PermissionError):
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
@@ -145,6 +150,51 @@ def _explained(
 def _libraries(policy: Policy) -> str:
     words = [f"packages={', '.join(policy.packages)}"] if policy.packages else []
     return " and ".join([*words, f"python={policy.python}" if policy.python else "site-packages"])
+
+
+def _may_read(policy: Policy, path: str) -> bool:
+    """Whether owner and permission bits let a job read it, once it is granted."""
+    if os.getuid():
+        return os.access(path, os.R_OK)
+    # Started as root, a grant shows the owner of the granted name as the job's own; what belongs
+    # to others is theirs.
+    above = [g.path for g in (*policy.read, *policy.write) if is_below(path, g.path)]
+    try:
+        st = os.stat(path)
+        owner = os.stat(max(above, key=len, default=path)).st_uid
+    except OSError:
+        return True
+    return bool(st.st_mode & stat.S_IROTH) or st.st_uid == owner
+
+
+def _private(policy: Policy, cwd: str) -> tuple[str, ...]:
+    """Where the job may write without a grant."""
+    try:
+        libraries = _host.python_layout().mounts
+    except SandboxUnavailable:
+        libraries = ()
+    granted = [g.path for g in (*policy.read, *policy.write)]
+    return _compile.private_places([*libraries, *granted], cwd)
+
+
+_DATABASE = ("unable to open database file", "attempt to write a readonly database")
+
+
+def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
+    """What the words of another exception tell: libraries keep the kernel's answer, not its number.
+
+    Its text is the job's: the most that it can do is to name a wrong path in a hint.
+    """
+    text = ""
+    with contextlib.suppress(Exception):
+        text = str(exc)
+    if text in _DATABASE:  # sqlite3, which does not say where
+        return _explain.unnamed_write(policy, cwd, "opening or changing a database")
+    if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
+        return None
+    from agentsbx._said import violations
+
+    return next(iter(violations(text.encode("utf-8", "replace"), policy, cwd)), None)
 
 
 def _which(name: str) -> str | None:

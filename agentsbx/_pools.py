@@ -155,16 +155,18 @@ class Pools:
 
     def find_grants(self, policy: Policy) -> tuple[_compile.Mount, ...]:
         """Look every granted name up now."""
-        from agentsbx._policy_rules import refuse_code_writes
         from agentsbx._protect import protected_mounts
 
-        refuse_code_writes(policy)
         mounts = [
             _compile.Mount(g.path, _grant(g, key), key == "write")
             for key in ("read", "write")
             for g in getattr(policy, key)
         ]
         written = {m.at for m in mounts if m.is_write}
+        if written:
+            from agentsbx._policy_code import refuse_code_writes
+
+            refuse_code_writes(policy, real={m.at: m.found.real for m in mounts if m.is_write})
         mounts = [m for m in mounts if m.is_write or m.at not in written]
         _refuse_links(mounts)
         found = tuple(mounts + protected_mounts([m for m in mounts if m.is_write]))

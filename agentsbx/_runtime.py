@@ -5,10 +5,8 @@ Thread-safe; nothing starts at import (see `_engine`).
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +19,7 @@ from agentsbx import (
     _fast,
     _header,
     _host,
+    _notices,
     _outcome,
     _ship,
 )
@@ -51,7 +50,7 @@ from agentsbx.result import Exit, Result, Usage
 if TYPE_CHECKING:
     from agentsbx._engine import Runtime
 
-__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "outputs", "probe",
+__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "probe", "reply_to",
            "run_command", "settle", "shutdown", "warm"]  # fmt: skip
 
 HostCaps = _host.Caps
@@ -78,6 +77,7 @@ class CallSite:
         raises: Sequence[type] = (),
         seed: int | None = None,
         output: str = "forward",
+        keep: Sequence[str] = (),
     ) -> None:
         self.fn = fn
         self.policy = policy
@@ -87,10 +87,11 @@ class CallSite:
         self.raises = tuple(raises)
         self.seed = seed
         self.output = output
+        self.keep = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
         self.lock = threading.RLock()
         self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
-        self.has_warned = False
+        self.warned: set[str] = set()  # of what (`_notices`)
         _sites.add(self)
         self.owner = object()  # of its pools, which must not keep the site alive
         weakref.finalize(self, _engine.orphans.append, self.owner).atexit = False
@@ -98,6 +99,12 @@ class CallSite:
         self.quick: _fast.Quick | None = None
         self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
         self.codec_limits = CodecLimits.of(policy.limits)
+
+    def looks_for(self, detail: bool) -> bytes | None:
+        """Which files in private places a call tells of: `keep` of `_header.pack_call`."""
+        if detail:
+            return self.keep
+        return None if "gone" in self.warned else b""
 
     def classes(
         self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any], annotation: Any
@@ -173,8 +180,9 @@ class Ready(NamedTuple):
 
 
 def attempts(
-    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Reply
-) -> Iterator[Ready]:
+    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Reply,
+    keep: bytes | None,
+) -> Iterator[Ready]:  # fmt: skip
     """Make the call ready, again where the sandbox dies before it is sent; at last raise."""
     error: SandboxUnavailable | None = None
     for _ in range(ATTEMPTS):
@@ -204,7 +212,9 @@ def attempts(
         if box.version != version and setup is not None:
             head = snapshot_body(rt, pool, setup, snapshot)
             views = views_of(snapshot.buffers) + views
-        body = _header.pack_call(head, stream.body, [v.nbytes for v in views], site.kind, site.seed)
+        body = _header.pack_call(
+            head, stream.body, [v.nbytes for v in views], site.kind, site.seed, keep
+        )
         yield Ready(snapshot, version, place, pool, box, exchange, stream, body, views, watch)
     raise error or SandboxUnavailable(
         "sandboxes die or change before they are used", missing=["job"],
@@ -220,8 +230,9 @@ def _invoke(
     cancel: Cancel | None,
     detail: bool,
 ) -> Result:
-    reply = Reply(*outputs(site))
-    for call in attempts(rt, site, args, kwargs, reply):
+    keep = site.looks_for(detail)
+    reply = reply_to(site, keep)
+    for call in attempts(rt, site, args, kwargs, reply, keep):
         try:
             record = _engine.converse(
                 rt, call.box, call.exchange, call.body, call.views, cancel, detail, call.watch
@@ -264,7 +275,7 @@ def _finish(
     cancel: Cancel | None,
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
-    reply = Reply(*outputs(site))
+    reply = reply_to(site, begun.keep)
     exchange = _exchange(rt, site, begun.box, reply, begun.stream)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
@@ -292,11 +303,14 @@ def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) 
     )  # fmt: skip
 
 
-def outputs(site: CallSite) -> tuple[Output, Output]:
-    """Return where stdout and stderr of a call go."""
+def reply_to(site: CallSite, keep: bytes | None) -> Reply:
+    """Return what takes the answer: output, and files where they are looked for."""
     limit = site.policy.limits.output
     out, err = forward_streams(site.output)
-    return Output(limit, out), Output(limit, err)
+    reply = Reply(Output(limit, out), Output(limit, err))
+    if keep is not None:
+        reply.keep = keep, site.codec_limits.buffer_bytes
+    return reply
 
 
 def settle(
@@ -319,7 +333,7 @@ def settle(
     if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
         try:
             value = _outcome.value_of(reply, classes, annotation, site.codec_limits)
-            if not planted and not detail and not reply.lost:
+            if not planted and not detail and not reply.lost and reply.left is None:
                 return Result(value=value)
         except Exception as e:
             error = e
@@ -340,7 +354,10 @@ def settle(
         error, more = planted_error(planted, error)
         violations = more + violations
     if reply.lost:
-        _warn_lost(site, reply.lost)
+        _notices.lost(site, reply.lost)
+    discarded, files = _exits.files_of(reply)
+    if discarded:
+        _notices.files(site, discarded, is_plain=not detail)
     enforced = pool.job.enforced
     if watch is not None and not watch.is_complete:
         enforced = enforced | {"protected names": "those nearest to the top: the grant is too big"}
@@ -350,18 +367,8 @@ def settle(
         limits=_outcome.mark_hit(table, error, record, violations), enforced=enforced,
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
         policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
+        discarded=discarded, files=files,
     )  # fmt: skip
-
-
-def _warn_lost(site: CallSite, lost: tuple[str, ...]) -> None:
-    """Once per function: something was alive at its return and died with the sandbox."""
-    if not site.has_warned:
-        site.has_warned = True
-        code = getattr(inspect.unwrap(site.fn), "__code__", None)
-        warnings.warn_explicit(
-            f"{site.name}: alive at its return, and killed: {', '.join(lost[:5])}", RuntimeWarning,
-            code.co_filename if code else "agentsbx", code.co_firstlineno if code else 1,
-        )  # fmt: skip
 
 
 def warm(site: CallSite, n: int = 1) -> None:

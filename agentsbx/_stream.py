@@ -16,7 +16,7 @@ import msgspec
 from agentsbx import _engine, _generator, _header, _runtime
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
-from agentsbx._job import Cancel, NotSent, Reply
+from agentsbx._job import Cancel, NotSent
 from agentsbx._kinds import annotations_of
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
@@ -42,7 +42,8 @@ class Stream:
         self.detail = detail  # whether usage and limits are wanted
         self._rt: _engine.Runtime | None = None
         self.around: weakref.ref[Any] | None = None  # the generator that the consumer holds
-        self._reply = Reply(*_runtime.outputs(site))
+        self._keep = site.looks_for(detail)
+        self._reply = _runtime.reply_to(site, self._keep)
         self._reply.is_stream = True
         self.cancel = Cancel()
         self._call: Ready | None = None
@@ -129,7 +130,9 @@ class Stream:
 
     def _begin(self) -> None:
         rt = self._rt = _engine.current()
-        for call in _runtime.attempts(rt, self._site, self._args, self._kwargs, self._reply):
+        for call in _runtime.attempts(
+            rt, self._site, self._args, self._kwargs, self._reply, self._keep
+        ):
             talk = _engine.Conversation(rt, call.box, call.exchange, self.cancel)
             try:
                 talk.send(call.body, call.views)

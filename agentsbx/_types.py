@@ -89,6 +89,7 @@ class Keywords(TypedDict, total=False):
     packages: StrPath | Sequence[StrPath] | None
     captures: Sequence[str] | None
     raises: type[BaseException] | Sequence[type[BaseException]] | None
+    keep: StrPath | Sequence[StrPath] | None
     name: str | None
     seed: int | None
 

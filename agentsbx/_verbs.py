@@ -34,7 +34,8 @@ def run(
     or an open file descriptor; None: nothing). `cwd` is the working directory (default: this
     process's; it is empty in there unless granted). `extra_env` adds variables with their values.
     `explain=True` traces the command (ptrace(2)): slower, and `Result.violations` then lists every
-    call that was denied, in order, also where the command swallowed the error.
+    call that was denied, in order, also where the command swallowed the error. `keep=["*.png"]`
+    brings files of private places (`$HOME`, `$TMPDIR`, `/tmp`) back as `Result.files`.
 
     The command's output is captured in `Result.stdout` and `Result.stderr`. With `check=True` what
     stopped the command (timeout, memory ...) is raised, and so is an exit code other than 0, as
@@ -53,7 +54,7 @@ def run(
     words = [os.fspath(word) for word in argv]
     if not words:
         raise ValueError("run() needs at least the name of a program")
-    rules, _ = resolve(policy, dict(keywords))
+    rules, options = resolve(policy, dict(keywords))
     data = input.encode() if isinstance(input, str) else input
     cancel = load("_job").Cancel()
     try:
@@ -65,6 +66,7 @@ def run(
             stdin=data,
             cancel=cancel,
             explain=explain,
+            keep=options.get("keep", ()),
         )
     except BaseException:
         cancel.cancel()

@@ -26,6 +26,8 @@ SNAPSHOT = 4
 _FRAME = int(Event.FRAME)
 _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
 _RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
+_keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
+_n_files = 0  # there, before any code of the user ran
 
 
 class HostGone(Exception):
@@ -143,9 +145,10 @@ class _Job:
         self.receiver.load_snapshot(blob, buffers)
 
     def run(self) -> None:
+        global _keep
         body, whole = _read_frame(_CALL)
         _core.cpu_release()
-        snapshot, blob, lengths, kind, seed = _header.unpack(body)
+        snapshot, blob, lengths, kind, seed, _keep = _header.unpack(body)
         buffers = _buffers(whole, len(body), lengths) if lengths else []
         if snapshot is not None:
             setup, code, own = _header.unpack(snapshot)
@@ -183,7 +186,7 @@ class _Job:
         elif how == _generator.RAISED:
             _fail(value)
         else:
-            _flush()
+            _finish(_n_files)
             _send(Frame.ERROR, b"", [])
 
     def _heard(self) -> tuple[int, Any]:
@@ -209,12 +212,12 @@ def _answer(value: Any) -> None:
         # A limit is the host's to report: a job cannot raise one of its errors (semantics 3.3).
         which = getattr(e, "limit", None)
         if which in ("result", "buffers"):
-            _flush()
+            _finish(_n_files)
             _core.send_frame(CHANNEL, Frame.TOO_BIG, which.encode())
         else:
             _fail(e)
         return
-    _flush()
+    _finish(_n_files)
     try:
         _send(_RESULT, body, buffers)
     except OSError as e:
@@ -229,7 +232,7 @@ def _fail(exc: BaseException) -> None:
         tb = tb.tb_next  # our own frames say nothing to the user
     exc.__traceback__ = tb
     body, buffers = encode_exception(exc, limits=_injob.limits())
-    _flush()
+    _finish(_n_files)
     _send(Frame.ERROR, body, buffers)
 
 
@@ -259,6 +262,25 @@ def _alive() -> tuple[str, ...]:
     return tuple(out)
 
 
+def _finish(n_files: int) -> None:
+    """Before the answer: what was printed, and what lies in private places, if anything does."""
+    _flush()
+    if _keep is None or _core.count_leftovers() == n_files:
+        return
+    try:
+        from agentsbx import _worker_files
+
+        _worker_files.flush()
+    except (
+        Exception
+    ):  # user code may have broken the imports: what is in files is told all the same
+        pass
+    try:
+        _core.send_leftovers(CHANNEL, _keep, _injob.limits().buffer_bytes)
+    except OSError:
+        return  # nobody listens: the answer will find out
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -269,20 +291,22 @@ def _flush() -> None:
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
 _NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
-_NO_CALL = _header.pack_call(None, _NO_ARGS, [], kind=0, seed=None)
+_NO_CALL = _header.pack_call(None, _NO_ARGS, [], kind=0, seed=None, keep=b"")
 
 
 def _prefault(job: _Job) -> None:
     """Rehearse a call with itself: copy-on-write faults are taken now, while nobody waits."""
+    global _keep
     host, own = _core.socketpair()
     _core.send_frame(host, _CALL, _NO_CALL)
     body, _whole = _read_frame(_CALL, own)
-    _snapshot, blob, _lengths, _kind, seed = _header.unpack(body)
+    _snapshot, blob, _lengths, _kind, seed, _keep = _header.unpack(body)
     _reseed(seed)
     _blas.restore(0)
     job.receiver.load_call(blob, ())
+    n_files = _core.count_leftovers()
     answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
-    _flush()
+    _finish(n_files)
     _send(_RESULT, answer, buffers, own)
     _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
@@ -311,9 +335,11 @@ def prepare(env: dict[str, str]) -> _Job:
 
 def run(job: _Job, version: int, cpu: int) -> None:
     """Entry of a forked job; never returns."""
+    global _n_files
     code = 0
     try:
         try:
+            _n_files = _core.count_leftovers()
             if version:
                 job.load_waiting()
             if not _core.readable(CHANNEL):  # else the call is here: no time to rehearse

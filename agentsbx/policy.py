@@ -266,7 +266,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split the keywords of `@sandbox` into those of the policy and those of the call site.
 
-    Call-site keywords are `captures`, `raises`, `seed`, `name` and `output` with a word
+    Call-site keywords are `captures`, `raises`, `keep`, `seed`, `name` and `output` with a word
     (`"capture"`, `"forward"`, `"stderr"`, `"discard"`; with a size it is the limit). An unknown
     keyword raises `PolicyError` with a suggestion; None values are dropped.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 
+from agentsbx._kept import Discarded, Files, KeptFile, LeftFile
 from agentsbx._units import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -21,7 +22,17 @@ else:  # defaults of type variables are of Python 3.13
 
     T_co = TypeVar("T_co", covariant=True)
 
-__all__ = ["Exit", "Limit", "Result", "Usage", "Violation"]
+__all__ = [
+    "Discarded",
+    "Exit",
+    "Files",
+    "KeptFile",
+    "LeftFile",
+    "Limit",
+    "Result",
+    "Usage",
+    "Violation",
+]
 
 Cause = Literal[
     "exited", "signaled", "cancelled", "timeout", "cpu_time", "memory", "output", "lost"
@@ -120,7 +131,9 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
     `limits` says for each limit what was asked, what enforced it and how much was used; `enforced`
     names the layers that stood (`{"files": "mounts+landlock", ...}`); `violations` what was denied.
     `policy_id` is the SHA-256 of the enforced plan. `lost` names threads and processes that were
-    still alive at return and were killed.
+    still alive at return and were killed. `discarded` lists what was left in private places
+    (`$HOME`, `$TMPDIR`, `/tmp`, `/dev/shm`) and is gone: empty where nothing was, None where nobody
+    could look, since the job was killed. `files` holds what `keep=` brought back.
 
     >>> result = Result(value=42, call_id="c1")
     >>> result.ok, result.unwrap()
@@ -141,6 +154,8 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
     policy_id: str = ""
     call_id: str = ""
     lost: tuple[str, ...] = ()
+    discarded: Discarded | None = None
+    files: Files = Files()
 
     @property
     def ok(self) -> bool:
@@ -211,6 +226,11 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
             lines += [f"  {v.count} x {v.message}" for v in self.violations]
         if self.lost:
             lines += ["", "alive at return, killed: " + ", ".join(self.lost)]
+        if self.files:
+            kept = ", ".join(f"{f.name} ({format_bytes(f.size)})" for f in self.files.values())
+            lines += ["", f"kept: {kept}"]
+        if self.discarded:
+            lines += ["", f"left and gone: {self.discarded.summary(20)}"]
         return "\n".join(lines)
 
     def _outcome(self) -> str:

@@ -14,6 +14,7 @@
 extern PyMethodDef sbx_py_messages[]; /* any process: messages and frames */
 extern PyMethodDef sbx_py_plan[];     /* host: filter compiler, plan check */
 extern PyMethodDef sbx_py_zygote[];   /* zygote: the serve loop */
+extern PyMethodDef sbx_py_files[];    /* job: what is left in private places */
 
 /* OSError from -errno; returns NULL. */
 PyObject *sbx_py_errno(long negative_errno);

@@ -6,6 +6,7 @@
 #include "../base/io.h"
 #include "../base/sys.h"
 #include "../child/child.h"
+#include "../job/leftovers.h"
 #include "../spawn/zygote.h"
 #include "trace.h"
 
@@ -22,6 +23,7 @@ struct command {
     int fds[3]; /* -1: keep what is there */
     unsigned fd_mask;
     int is_traced;
+    struct sbx_keep keep;
 };
 
 static void fail(enum sbx_stage stage, int err) __attribute__((noreturn));
@@ -65,8 +67,10 @@ static void parse(char *body, size_t n, struct command *c)
     memcpy(&head, body, sizeof head);
     c->argv = split(&s, end, head.n_argv);
     c->envp = c->argv ? split(&s, end, head.n_env) : NULL;
-    if (!c->envp || head.n_argv == 0)
+    if (!c->envp || head.n_argv == 0 || (size_t)(end - s) != head.n_keep ||
+        (head.n_keep && end[-1]))
         fail(SBX_STAGE_PROTOCOL, EPROTO);
+    c->keep = (struct sbx_keep){s, head.n_keep, head.keep_bytes};
     c->fd_mask = head.fd_mask & 7;
     c->is_traced = head.is_traced != 0;
 }
@@ -162,6 +166,16 @@ static __attribute__((noinline)) struct sbx_err *shared_error(int is_traced)
     return page;
 }
 
+/* Before the answer: what the command leaves is gone with us. A broken channel shows in
+ * the answer. */
+static void report_leftovers(long n_before, const struct command *c)
+{
+    static struct sbx_leftovers walk;
+
+    if (sbx_leftovers_count() != n_before)
+        (void)sbx_leftovers_send(&walk, SBX_JOB_CHANNEL, &c->keep);
+}
+
 void sbx_reaper_run(uint32_t cpu)
 {
     struct {
@@ -173,6 +187,7 @@ void sbx_reaper_run(uint32_t cpu)
     struct command c = {.fds = {-1, -1, -1}};
     struct rusage ru;
     int status, pid, got;
+    const long n_files = sbx_leftovers_count();
 
     (void)fcntl(SBX_JOB_CHANNEL, F_SETFD, FD_CLOEXEC);
     sbx_cpu_wait_on(cpu);
@@ -201,6 +216,7 @@ void sbx_reaper_run(uint32_t cpu)
     }
     if (e->stage)
         fail(e->stage, e->err);
+    report_leftovers(n_files, &c);
     m.status = status;
     m.usage = (struct sbx_usage){(uint64_t)ru.ru_utime.tv_sec * 1000000u +
                                      (uint64_t)ru.ru_utime.tv_usec,

@@ -22,17 +22,20 @@ LAYERS = {
 }
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
-    "A": "_await _kinds _policy _remedies _site_keys _types _units",
-    "B": "_blas _generator _header _injob _nested _plan _preload _protect _pythons _transfer _wire",
-    "C": "_arena _boxes _command _engine _exits _fast _gate _outcome _pools _prepare _said _setup "
-    "_stream _traced",
+    "A": "_await _kept _kinds _policy _protected_names _remedies _site_keys _types _units",
+    "B": (
+        "_blas _generator _header _injob _leftovers _nested _plan _preload _protect _pythons "
+        "_transfer _wire"
+    ),
+    "C": "_arena _boxes _command _engine _exits _fast _gate _notices _outcome _pools _prepare "
+    "_said _setup _stream _traced",
     "D": "_calls _describe _futures _load _signature _verbs _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 
 FOLDERS = {
-    "base": 0, "plan": 1, "child": 2, "spawn": 3, "reaper": 3, "supervisor": 3, "gateway": 3,
-    "py": 4,
+    "base": 0, "plan": 1, "child": 2, "spawn": 3, "job": 3, "reaper": 3, "supervisor": 3,
+    "gateway": 3, "py": 4,
 }  # fmt: skip
 
 
