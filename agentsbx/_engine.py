@@ -206,6 +206,8 @@ def converse(
         return ExitRecord.lost(job_id)
     finally:
         reply.wall_ns = time.monotonic_ns() - exchange.start_ns
+        reply.out.end()
+        reply.err.end()
         if cancel is not None:
             cancel.arm(None)
         with contextlib.suppress(SupervisorGone):

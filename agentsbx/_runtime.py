@@ -32,7 +32,8 @@ from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
-from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_streams
+from agentsbx._job import Cancel, Exchange, NotSent, Reply
+from agentsbx._output import Output, forward_streams
 from agentsbx._pools import N_WAITING, is_same
 from agentsbx._preload import NOTHING, Wanted, wanted
 from agentsbx._protect import Watch, planted_error

@@ -261,6 +261,8 @@ def prepare(env: dict[str, str]) -> _Job:
     setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20)
     body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
+    # A line that is printed is seen at once, and stays when the job is killed (semantics 8).
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     finders = sys.meta_path[:]
     for _ in range(10):
         sys.meta_path[:] = finders

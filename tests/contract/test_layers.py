@@ -24,7 +24,10 @@ LAYERS = {
 HELPERS = {
     "A": "_await _policy _remedies _site_keys _types _units",
     "B": "_blas _header _injob _nested _plan _preload _protect _transfer _wire",
-    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _traced _setup",
+    "C": (
+        "_arena _boxes _command _engine _exits _fast _notes _outcome _output _pools _said _setup "
+        "_traced"
+    ),
     "D": "_calls _describe _load _signature _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
