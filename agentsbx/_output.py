@@ -25,7 +25,7 @@ class Output:
     >>> shown = io.StringIO()
     >>> out = Output(4, shown)
     >>> out.add(b"h\xc3"), out.add(b"\xa9!?"), bytes(out.kept), out.dropped
-    (True, False, bytearray(b'h\xc3\\xa9!'), 1)
+    (True, False, b'h\xc3\xa9!', 1)
     >>> shown.getvalue()
     'hé!'
     """

@@ -365,8 +365,8 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     sent = sbx_send(chan, &head, sizeof head, body.buf, (size_t)body.len, NULL, 0, 0);
     if (sent == 0) {
         struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
-        /* What a call prints stands just before its answer: one wake-up for both. Only a
-         * job that fills a pipe waits for us, for that moment. */
+        /* What a call prints stands just before its answer: one wake-up for both. Only
+         * a job that fills a pipe waits for us, for that moment. */
         int first = timeout < 0 || timeout > QUIET_MS ? QUIET_MS : timeout;
         int r = poll(p, 1, first);
         if (r == 0 && timeout != first)
