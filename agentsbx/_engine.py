@@ -213,6 +213,7 @@ def converse(
         with contextlib.suppress(SupervisorGone):
             # It ends by itself, and how is worth knowing; what is left after that is killed.
             is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
+            is_asked = is_asked and reply.raised is None
             if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
                 job_id = 0
             if job_id:

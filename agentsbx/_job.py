@@ -77,8 +77,10 @@ class Reply:
         "is_malformed",
         "kind",
         "lost",
+        "n_dropped",
         "out",
         "over",
+        "raised",
         "served",
         "timed_out",
         "wall_ns",
@@ -96,6 +98,8 @@ class Reply:
         self.wall_ns = 0
         self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
         self.denials: list[bytes] | None = None  # of a traced run: what failed
+        self.raised: Exception | None = None  # by the host's own handlers and filters, on a note
+        self.n_dropped = 0  # notes beyond the bounds
 
 
 def send_body(
@@ -132,8 +136,10 @@ class Exchange:
         max_result: int,
         reply: Reply,
         stream: Stream | None,
+        notes: Callable[[bytes], None] | None = None,
     ) -> None:
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
+        self.notes = notes  # takes one NOTE; what it is worth stands in `reply`
         self.max_result = max_result
         self.is_started = False
         self.begun: tuple[Any, ...] | None = None  # what the quick way of a call has got
@@ -270,6 +276,9 @@ class Exchange:
             if len(reply.denials) < MAX_DENIALS:
                 reply.denials.append(body)
             return False
+        if kind == Frame.NOTE and memfd < 0 and self.notes is not None:
+            self.notes(body)
+            return bool(reply.is_malformed or reply.raised)
         if kind == Frame.PART and memfd < 0 and self.stream is not None:
             self.parts += body
             if len(self.parts) <= self.max_result:

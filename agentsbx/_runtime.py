@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -298,7 +298,7 @@ def _invoke(
             error = gone.error
             continue
         watch = Watch(grants) if site.policy.write else None
-        exchange = _exchange(rt, site, box, reply, stream)
+        exchange = _exchange(rt, site, box, reply, stream, args, kwargs)
         views = _views(stream.buffers)
         head = None
         if box.version != version and setup is not None:
@@ -342,7 +342,7 @@ def _finish(
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
     reply = Reply(*_outputs(site))
-    exchange = _exchange(rt, site, begun.box, reply, begun.stream)
+    exchange = _exchange(rt, site, begun.box, reply, begun.stream, args, kwargs)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
@@ -357,13 +357,48 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
         rt.pools.forget_template(gone.template_id)
 
 
-def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) -> Exchange:
+def _exchange(
+    rt: Runtime,
+    site: CallSite,
+    box: Box,
+    reply: Reply,
+    stream: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Exchange:
     """Return the conversation of one call, within the limits of its site."""
     limits = site.codec_limits
     return Exchange(
         rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
         max_result=limits.body_bytes + limits.buffer_bytes,
+        notes=_notes_taker(site, reply, stream, args, kwargs),
     )  # fmt: skip
+
+
+def _notes_taker(
+    site: CallSite, reply: Reply, stream: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[bytes], None]:
+    """Return what takes the notes of one call: log records, warnings, measured lines."""
+    notes: Any = None
+
+    def take(body: bytes) -> None:
+        nonlocal notes
+        from agentsbx import _notes  # most calls have none
+
+        if notes is None:
+            notes = _notes.Notes(
+                str(site.name), stream.functions, stream.files,
+                lambda: site.classes(stream.snapshot, args, kwargs),
+            )  # fmt: skip
+        try:
+            notes.take(body)
+        except _notes.Malformed as error:
+            reply.is_malformed = str(error)
+        except Exception as error:  # as it would come out of the call that logs or warns
+            reply.raised = error
+        reply.n_dropped = notes.dropped
+
+    return take
 
 
 def _outputs(site: CallSite) -> tuple[Output, Output]:
@@ -421,6 +456,7 @@ def _result(
         limits=_outcome.mark_hit(table, error, record, violations), enforced=enforced,
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
         policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
+        notes_dropped=reply.n_dropped,
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ class Frame(enum.IntEnum):
     PART = 22
     TOO_BIG = 23
     DENIED = 24
+    NOTE = 25
 
 
 class Event(enum.IntEnum):

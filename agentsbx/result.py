@@ -111,7 +111,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
     `limits` says for each limit what was asked, what enforced it and how much was used; `enforced`
     names the layers that stood (`{"files": "mounts+landlock", ...}`); `violations` what was denied.
     `policy_id` is the SHA-256 of the enforced plan. `lost` names threads and processes that were
-    still alive at return and were killed.
+    still alive at return and were killed. `notes_dropped` counts the log records and warnings
+    beyond 10,000 or 8 MiB, which did not reach the host's loggers and filters.
 
     >>> result = Result(value=42, call_id="c1")
     >>> result.ok, result.unwrap()
@@ -132,6 +133,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
     policy_id: str = ""
     call_id: str = ""
     lost: tuple[str, ...] = ()
+    notes_dropped: int = 0
 
     @property
     def ok(self) -> bool:
@@ -201,6 +203,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
             lines += [f"  {v.count} x {v.message}" for v in self.violations]
         if self.lost:
             lines += ["", "alive at return, killed: " + ", ".join(self.lost)]
+        if self.notes_dropped:
+            lines += ["", f"log records and warnings dropped: {self.notes_dropped}"]
         return "\n".join(lines)
 
     def _outcome(self) -> str:

@@ -42,6 +42,8 @@ enum sbx_frame_kind {
                           break */
     SBX_FRAME_DENIED,  /* from the reaper, traced run: struct sbx_denial, then the names
                           that the failed call was given, NUL-terminated */
+    SBX_FRAME_NOTE,    /* body: msgpack of one log record, warning or list of measured
+                          lines (agentsbx/_notes.py); any number before the answer */
 };
 
 struct sbx_frame {

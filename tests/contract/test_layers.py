@@ -23,10 +23,12 @@ LAYERS = {
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
     "A": "_await _policy _remedies _site_keys _types _units",
-    "B": "_blas _header _injob _nested _plan _preload _protect _transfer _wire",
+    "B": (
+        "_blas _header _hooks _injob _lines _nested _plan _preload _protect _report _transfer _wire"
+    ),
     "C": (
-        "_arena _boxes _command _engine _exits _fast _notes _outcome _output _pools _said _setup "
-        "_traced"
+        "_arena _boxes _command _engine _exits _fast _mirror _notes _outcome _output _pools "
+        "_said _setup _traced"
     ),
     "D": "_calls _describe _load _signature _verbs",
 }
