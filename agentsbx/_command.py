@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
-from agentsbx._job import Cancel, Exchange, Output, Reply, is_gone
+from agentsbx._job import Cancel, Exchange, Reply, is_gone
+from agentsbx._output import Output
 from agentsbx._pools import is_same
 from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error

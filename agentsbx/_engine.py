@@ -226,11 +226,14 @@ class Conversation:
         """Take leave: the job is dead or dying when this returns."""
         rt, reply, job_id = self.rt, self.exchange.reply, self.job_id
         reply.wall_ns = time.monotonic_ns() - self.exchange.start_ns
+        reply.out.end()
+        reply.err.end()
         if self.cancel is not None:
             self.cancel.arm(None)
         with contextlib.suppress(SupervisorGone):
             # It ends by itself, and how is worth knowing; what is left after that is killed.
             is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
+            is_asked = is_asked and reply.raised is None
             if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
                 job_id = 0
             if job_id:

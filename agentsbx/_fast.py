@@ -17,6 +17,7 @@ from agentsbx._boxes import Box
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
+from agentsbx._output import forward
 from agentsbx._pools import is_same
 from agentsbx._wire import FRAME_INLINE, KILL, PUB, Cause, Event, Frame, Msg
 from agentsbx.errors import ResultError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Begun", "Quick"]
 
+READ_SIZE = 65536  # more than that may not be all that it printed
 _ANSWER = (int(Event.FRAME), int(Frame.RESULT))
 _PLAIN = _header.pack_result(b"", [])
 
@@ -51,8 +53,8 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("at", "control", "environ", "gate", "limits", "pool", "process", "shape", "site",
-                 "snapshot", "sock", "tail", "version")  # fmt: skip
+    __slots__ = ("at", "control", "environ", "gate", "limits", "max_output", "pool", "process",
+                 "shape", "site", "snapshot", "sock", "tail", "version")  # fmt: skip
 
     def __init__(
         self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place,
@@ -69,6 +71,8 @@ class Quick:
         self.process = site.prepared.seen[1:]
         self.site = site
         self.limits = site.codec_limits
+        bound = site.policy.limits.output
+        self.max_output = READ_SIZE if bound < 0 else min(bound, READ_SIZE)
         self.shape = shape  # of arguments that are known to fit
         self.tail = site.kind, site.seed, site.looks_for(detail=False)
 
@@ -136,14 +140,17 @@ class Quick:
             return None
         raw = event[2]
         if (
-            event[:2] == _ANSWER and event[3] < 0 and not event[6] and not event[7]
+            event[:2] == _ANSWER and event[3] < 0
             and raw[: len(_PLAIN)] == _PLAIN  # no buffers, nothing alive
+            and max(len(event[6]), len(event[7])) <= self.max_output
         ):  # fmt: skip
             value = decode_plain(raw[len(_PLAIN) :], self.limits)
             if value is NOT_PLAIN:
                 value = self._decode(raw[len(_PLAIN) :], args, kwargs)
             if value is not NOT_PLAIN:
                 self._end(job_id, channel, out, err)
+                if event[6] or event[7]:
+                    forward(self.site.output, event[6], event[7])
                 return (value,)
         stream = self.snapshot.begun_call(made[1])
         box = Box(job_id, version, got[1], self.pool, self.gate)

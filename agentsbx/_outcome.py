@@ -71,6 +71,8 @@ def error_of(
     codec_limits: CodecLimits,
 ) -> tuple[BaseException, list[Violation]]:
     """What to raise for a call that gave no value, and what was denied on the way."""
+    if reply.raised is not None:
+        return reply.raised, []
     if reply.is_malformed:
         return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
     if reply.over:

@@ -2,8 +2,8 @@
 
 What a function refers to is read off its pickle and code: names of library modules that the host
 has loaded. Only installed packages decide over the template, so that tools which differ in a stdlib
-import share one zygote. With granted variables nothing but the stdlib and `preload=` is imported
-ahead: a library may read its key when it is imported (semantics 4.8).
+import share one zygote. With granted variables nothing but `preload=` is imported ahead: a library
+may read its key when it is imported (semantics 4.8).
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def wanted(
     if folders is not None:
         installed = {name for name in installed if _is_same_there(_top(name), folders)}
     packages = set(explicit) | (set() if has_env else installed)
-    return Wanted((tuple(sorted(packages)), tuple(sorted(stdlib - packages))))
+    ahead = set() if has_env else stdlib - packages
+    return Wanted((tuple(sorted(packages)), tuple(sorted(ahead))))
 
 
 def _short_strings(blob: bytes) -> set[str]:

@@ -125,7 +125,9 @@ def pool_for(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
-        template = rt.pools.template(layout, p.want or NOTHING, owner)
+        template = rt.pools.template(
+            layout, p.want or NOTHING, owner, is_exact=bool(site.policy.env_names)
+        )
         pool = rt.pools.pool(site.owner, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool

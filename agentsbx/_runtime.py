@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -28,8 +28,9 @@ from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
-from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_streams
+from agentsbx._job import Cancel, Exchange, NotSent, Reply
 from agentsbx._kinds import Kind
+from agentsbx._output import Output, forward_streams
 from agentsbx._pools import N_WAITING
 from agentsbx._prepare import (
     Place,
@@ -206,7 +207,7 @@ def attempts(
             error = gone.error
             continue
         watch = Watch(grants) if site.policy.write else None
-        exchange = _exchange(rt, site, box, reply, stream)
+        exchange = _exchange(rt, site, box, reply, stream, args, kwargs)
         views = views_of(stream.buffers)
         head = None
         if box.version != version and setup is not None:
@@ -276,7 +277,7 @@ def _finish(
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
     reply = reply_to(site, begun.keep)
-    exchange = _exchange(rt, site, begun.box, reply, begun.stream)
+    exchange = _exchange(rt, site, begun.box, reply, begun.stream, args, kwargs)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
@@ -294,13 +295,48 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
         rt.pools.forget_template(gone.template_id)
 
 
-def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) -> Exchange:
+def _exchange(
+    rt: Runtime,
+    site: CallSite,
+    box: Box,
+    reply: Reply,
+    stream: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Exchange:
     """Return the conversation of one call, within the limits of its site."""
     limits = site.codec_limits
     return Exchange(
         rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
         max_result=limits.body_bytes + limits.buffer_bytes,
+        notes=_notes_taker(site, reply, stream, args, kwargs),
     )  # fmt: skip
+
+
+def _notes_taker(
+    site: CallSite, reply: Reply, stream: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[bytes], None]:
+    """Return what takes the notes of one call: log records, warnings, measured lines."""
+    notes: Any = None
+
+    def take(body: bytes) -> None:
+        nonlocal notes
+        from agentsbx import _notes  # most calls have none
+
+        if notes is None:
+            notes = _notes.Notes(
+                str(site.name), stream.functions, stream.files,
+                lambda: site.classes(stream.snapshot, args, kwargs, site.annotation),
+            )  # fmt: skip
+        try:
+            notes.take(body)
+        except _notes.Malformed as error:
+            reply.is_malformed = str(error)
+        except Exception as error:  # as it would come out of the call that logs or warns
+            reply.raised = error
+        reply.n_dropped = notes.dropped
+
+    return take
 
 
 def reply_to(site: CallSite, keep: bytes | None) -> Reply:
@@ -368,6 +404,7 @@ def settle(
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
         policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
         discarded=discarded, files=files,
+        notes_dropped=reply.n_dropped,
     )  # fmt: skip
 
 

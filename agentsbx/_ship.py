@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 import types
 from _blake2 import blake2b  # hashlib's own, without its OpenSSL
 from operator import is_
@@ -123,6 +124,21 @@ class CallStream:
             self._server = Server(self._snapshot._context, self.served, self._fork)
         return self._server.reply(name)
 
+    def functions(self) -> list[types.FunctionType]:
+        """Return the functions that the job was given: with the call, and by name since."""
+        found = list(self._snapshot.functions)
+        for name in self.served:
+            module, _, attribute = name.partition(":")
+            value = getattr(sys.modules.get(module), "__dict__", {}).get(attribute)
+            for member in vars(value).values() if isinstance(value, type) else (value,):
+                if isinstance(member, types.FunctionType):
+                    found.append(member)
+        return found
+
+    def files(self) -> set[str]:
+        """Return the files whose source the job was given."""
+        return set() if self._server is None else self._server.files
+
     def _fork(self, value: Any) -> tuple[bytes, list[Any], Callable[[], None]]:
         """Pickle `value` as a continuation of this call; the third item makes it the one."""
         before = self._pickler
@@ -168,6 +184,11 @@ class Snapshot:
         self._empty = record.empty_cells()
         self._roots = record.root_values()
         self._state = record.state
+
+    @property
+    def functions(self) -> list[types.FunctionType]:
+        """What travels by value; the first is the function itself, where it is a plain one."""
+        return list(self._record.functions.values())
 
     @property
     def captures(self) -> list[Capture]:

@@ -57,6 +57,7 @@ class Frame(enum.IntEnum):
     PART = 22
     TOO_BIG = 23
     DENIED = 24
+    NOTE = 25
     FILES = 26
     YIELD = 27
 

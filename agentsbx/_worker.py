@@ -11,7 +11,7 @@ import os
 import posix
 import sys
 
-from agentsbx import _blas, _core, _generator, _header, _injob, _transfer
+from agentsbx import _blas, _core, _generator, _header, _hooks, _injob, _transfer
 from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
@@ -85,11 +85,11 @@ def _request_module(name: str) -> tuple[bytes, list[memoryview]]:
 
 
 def _apply(setup: tuple[Any, ...]) -> int:
-    """Look like the host's process: environment, argv, main file (`_setup.Setup`).
+    """Look like the host's process: environment, argv, main file ... (`_setup.Setup`).
 
     Returns the number of threads for the linear algebra libraries.
     """
-    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes = setup
+    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes, mirrored = setup
     if env is not None:
         os.environ.clear()
         os.environ.update(env)
@@ -97,6 +97,8 @@ def _apply(setup: tuple[Any, ...]) -> int:
     if main_file is not None:
         sys.modules["__main__"].__file__ = main_file
     _injob.enter(policy, body_bytes, buffer_bytes)
+    if mirrored is not None:
+        _hooks.mirror(mirrored)
     n: int = blas_threads
     return n
 
@@ -282,6 +284,8 @@ def _finish(n_files: int) -> None:
 
 
 def _flush() -> None:
+    for last in _hooks.at_end:
+        last()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -317,9 +321,11 @@ def prepare(env: dict[str, str]) -> _Job:
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
     """
-    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20)
+    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20, None)
     body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
+    # A line that is printed is seen at once, and stays when the job is killed (semantics 8).
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     finders = sys.meta_path[:]
     for _ in range(20):
         sys.meta_path[:] = finders
@@ -330,6 +336,7 @@ def prepare(env: dict[str, str]) -> _Job:
     os.environ.update(env)
     sys.modules["__main__"].__dict__.pop("__file__", None)
     sys.meta_path[:] = finders
+    _hooks.install()
     return _Job()
 
 

@@ -133,7 +133,9 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
     `policy_id` is the SHA-256 of the enforced plan. `lost` names threads and processes that were
     still alive at return and were killed. `discarded` lists what was left in private places
     (`$HOME`, `$TMPDIR`, `/tmp`, `/dev/shm`) and is gone: empty where nothing was, None where nobody
-    could look, since the job was killed. `files` holds what `keep=` brought back.
+    could look, since the job was killed. `files` holds what `keep=` brought back. `notes_dropped`
+    counts the log records and warnings beyond 10,000 or 8 MiB, which did not reach the host's
+    loggers and filters.
 
     >>> result = Result(value=42, call_id="c1")
     >>> result.ok, result.unwrap()
@@ -156,6 +158,7 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
     lost: tuple[str, ...] = ()
     discarded: Discarded | None = None
     files: Files = Files()
+    notes_dropped: int = 0
 
     @property
     def ok(self) -> bool:
@@ -231,6 +234,8 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
             lines += ["", f"kept: {kept}"]
         if self.discarded:
             lines += ["", f"left and gone: {self.discarded.summary(20)}"]
+        if self.notes_dropped:
+            lines += ["", f"log records and warnings dropped: {self.notes_dropped}"]
         return "\n".join(lines)
 
     def _outcome(self) -> str:

@@ -46,8 +46,10 @@ enum sbx_frame_kind {
                           break */
     SBX_FRAME_DENIED,  /* from the reaper, traced run: struct sbx_denial, then the names
                           that the failed call was given, NUL-terminated */
-    SBX_FRAME_FILES = 26, /* before the last frame, where something was left in private
-                             places: struct sbx_files, then its records */
+    SBX_FRAME_NOTE,    /* body: msgpack of one log record, warning or list of measured
+                          lines (agentsbx/_notes.py); any number before the answer */
+    SBX_FRAME_FILES,   /* before the last frame, where something was left in private
+                               places: struct sbx_files, then its records */
     SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
 };
 

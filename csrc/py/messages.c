@@ -16,6 +16,9 @@
 
 enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = 65536 };
 
+/* So long output waits for an answer that may follow at once. */
+enum { QUIET_MS = 1 };
+
 /* What wait_frame and exchange saw first: agentsbx._wire.Event. */
 enum { TIME_OVER = 0, FRAME, ON_STDOUT, ON_STDERR, CLOSED, NOT_SENT };
 
@@ -362,7 +365,13 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     sent = sbx_send(chan, &head, sizeof head, body.buf, (size_t)body.len, NULL, 0, 0);
     if (sent == 0) {
         struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
-        if (poll(p, 3, timeout) > 0 && p[0].revents) {
+        /* What a call prints stands just before its answer: one wake-up for both. Only
+         * a job that fills a pipe waits for us, for that moment. */
+        int first = timeout < 0 || timeout > QUIET_MS ? QUIET_MS : timeout;
+        int r = poll(p, 1, first);
+        if (r == 0 && timeout != first)
+            r = poll(p, 3, timeout < 0 ? timeout : timeout - first);
+        if (r > 0 && p[0].revents) {
             ready = 1;
             n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
         }
