@@ -606,7 +606,7 @@ DRIVER = """
 import asyncio, json, multiprocessing, sys
 import coverage
 branch, way = sys.argv[1] == "branch", sys.argv[2]
-cov = coverage.Coverage(data_file=None, branch=branch, omit=["*driver.py"])
+cov = coverage.Coverage(data_file=None, branch=branch, include=["project.py", "late.py"])
 cov.start()
 import project
 
