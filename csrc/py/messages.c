@@ -285,7 +285,8 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
 
 PyDoc_STRVAR(socketpair_doc,
              "socketpair() -> tuple[int, int]\n\n"
-             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors.");
+             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors above "
+             "2.");
 
 static PyObject *py_socketpair(PyObject *self, PyObject *args)
 {
@@ -295,6 +296,15 @@ static PyObject *py_socketpair(PyObject *self, PyObject *args)
     (void)args;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
         return sbx_py_errno(-errno);
+    fds[0] = sbx_fd_lift(fds[0]);
+    int e = errno;
+    fds[1] = sbx_fd_lift(fds[1]);
+    if (fds[0] < 0 || fds[1] < 0) {
+        e = fds[0] < 0 ? e : errno;
+        sbx_close(&fds[0]);
+        sbx_close(&fds[1]);
+        return sbx_py_errno(-e);
+    }
     return tuple_of_fds(fds, 2);
 }
 
