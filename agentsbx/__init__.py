@@ -15,7 +15,8 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost half of all this
 if TYPE_CHECKING:
     from agentsbx._decorator import sandbox
-    from agentsbx._verbs import probe, run, shutdown, warm
+    from agentsbx._executor import SandboxExecutor
+    from agentsbx._verbs import configure, probe, run, shutdown, warm
     from agentsbx.errors import (
         AgentsbxError,
         JobDied,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         PolicyError,
         RemoteError,
         ResultError,
+        SandboxBusy,
         SandboxTimeout,
         SandboxUnavailable,
         SandboxViolation,
@@ -60,6 +62,8 @@ __all__ = [
     "RemoteError",
     "Result",
     "ResultError",
+    "SandboxBusy",
+    "SandboxExecutor",
     "SandboxTimeout",
     "SandboxUnavailable",
     "SandboxViolation",
@@ -67,6 +71,7 @@ __all__ = [
     "Usage",
     "Violation",
     "__version__",
+    "configure",
     "policy_schema",
     "probe",
     "run",
@@ -79,7 +84,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agentsbx._decorator": ("sandbox",),
-    "agentsbx._verbs": ("probe", "run", "shutdown", "warm"),
+    "agentsbx._verbs": ("configure", "probe", "run", "shutdown", "warm"),
+    "agentsbx._executor": ("SandboxExecutor",),
     "agentsbx.errors": (
         "AgentsbxError",
         "JobDied",
@@ -88,6 +94,7 @@ _HOMES = {
         "PolicyError",
         "RemoteError",
         "ResultError",
+        "SandboxBusy",
         "SandboxTimeout",
         "SandboxUnavailable",
         "SandboxViolation",

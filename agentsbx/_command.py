@@ -21,6 +21,7 @@ from agentsbx.result import Exit, Limit, Result, Violation
 
 if TYPE_CHECKING:
     from agentsbx._engine import Runtime
+    from agentsbx._host import Layout
 
 __all__ = ["run_command"]
 
@@ -30,17 +31,22 @@ ATTEMPTS = 5
 class _Place:
     """Where the last command ran: used again while nothing that names it has changed."""
 
-    __slots__ = ("environ", "key", "mounts", "pool", "words")
+    __slots__ = ("environ", "key", "mounts", "pool", "shown", "words")
 
     def __init__(
         self, rt: Runtime, policy: Policy, cwd: str, n_waiting: int, explain: bool
     ) -> None:
         self.key = rt, policy, cwd, n_waiting, explain
+        self.shown: Layout | None = None
+        if policy.python or policy.packages:
+            from agentsbx import _pythons
+
+            self.shown = _pythons.for_command(policy)
         self.mounts = rt.pools.find_grants(policy)
+        template = rt.pools.template(None, NOTHING, shown=self.shown)
         self.pool = rt.pools.pool(
-            None, policy, rt.pools.template(None, NOTHING), self.mounts, cwd, n_waiting,
-            traces=explain,
-        )  # fmt: skip
+            None, policy, template, self.mounts, cwd, n_waiting, traces=explain
+        )
         self.environ = _engine.environ().copy()
         self.words = _words(_engine.job_env(policy))
 
@@ -49,6 +55,7 @@ class _Place:
             self.key == key
             and not key[1].write  # names in a write grant are looked for anew
             and not self.pool.is_closed
+            and (self.shown is None or self.shown.is_unchanged())
             and self.environ == _engine.environ()
             and (not self.mounts or is_same(self.mounts))
         )
@@ -146,9 +153,7 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(
-        rt, box, exchange, b"", [], cancel, detail=explain or watch is not None
-    )
+    record = _engine.converse(rt, box, exchange, b"", [], cancel, explain, watch)
     return _command_result(argv, policy, place.pool, reply, record, watch)
 
 

@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _header, _setup
+from agentsbx import _core, _gate, _header, _setup
 from agentsbx._boxes import Box
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
@@ -24,7 +24,8 @@ from agentsbx.errors import ResultError
 if TYPE_CHECKING:
     from agentsbx._boxes import Pool
     from agentsbx._engine import Runtime
-    from agentsbx._runtime import CallSite, Place
+    from agentsbx._prepare import Place
+    from agentsbx._runtime import CallSite
 
 __all__ = ["Begun", "Quick"]
 
@@ -50,7 +51,7 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("at", "control", "environ", "limits", "pool", "process", "shape", "site",
+    __slots__ = ("at", "control", "environ", "gate", "limits", "pool", "process", "shape", "site",
                  "snapshot", "sock", "tail", "version")  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class Quick:
         self.pool: Pool = at.pool
         self.sock = at.pool.sock
         self.control = rt.sup.control
+        self.gate = _gate.gate()
         self.snapshot = snapshot
         self.version = version
         self.environ = site.prepared.environ
@@ -68,7 +70,7 @@ class Quick:
         self.site = site
         self.limits = site.codec_limits
         self.shape = shape  # of arguments that are known to fit
-        self.tail = site.is_async, site.seed, site.looks_for(detail=False)
+        self.tail = site.kind, site.seed, site.looks_for(detail=False)
 
     def is_current(self) -> bool:
         """Whether all that the last call was prepared from still stands."""
@@ -95,6 +97,20 @@ class Quick:
         made = self.snapshot.quick_call(args, kwargs)
         if made is None or len(made[0]) > FRAME_INLINE - 256:
             return None
+        gate = self.gate
+        if not gate.try_acquire():
+            return None  # the general way waits for a place
+        done = None
+        try:
+            done = self._send(made, args, kwargs)
+            return done
+        finally:
+            if type(done) is not Begun:
+                gate.release()
+
+    def _send(
+        self, made: tuple[bytes, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any] | Begun | None:
         sock = self.sock
         with sock.lock:
             if sock.is_closed or self.pool.spare or self.pool.n_waiting:
@@ -130,13 +146,13 @@ class Quick:
                 self._end(job_id, channel, out, err)
                 return (value,)
         stream = self.snapshot.begun_call(made[1])
-        box = Box(job_id, version, got[1], self.pool)
+        box = Box(job_id, version, got[1], self.pool, self.gate)
         return Begun(box, stream, event, start_ns, self.tail[-1])
 
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""
         site = self.site
-        classes = site.classes(self.snapshot, args, kwargs)
+        classes = site.classes(self.snapshot, args, kwargs, site.annotation)
         try:
             return decode(body, [], classes=classes, annotation=site.annotation, limits=self.limits)
         except ResultError:

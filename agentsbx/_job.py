@@ -107,6 +107,7 @@ class Reply:
         "denials",
         "err",
         "is_malformed",
+        "is_stream",
         "keep",
         "kind",
         "left",
@@ -124,6 +125,7 @@ class Reply:
         self.buffers: list[memoryview] = []
         self.out, self.err = out, err
         self.is_malformed = ""
+        self.is_stream = False  # a generator's: items may come before the answer
         self.over = ""  # name of a limit that the host saw exceeded
         self.timed_out = False
         self.served = 0
@@ -174,6 +176,8 @@ class Exchange:
         self.max_result = max_result
         self.is_started = False
         self.begun: tuple[Any, ...] | None = None  # what the quick way of a call has got
+        self.was_held = False
+        self.left_ns = NO_LIMIT
         self.parts = bytearray()
         self.start_ns = time.monotonic_ns()
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
@@ -216,6 +220,40 @@ class Exchange:
         if not self.is_started:
             self.is_started = True
             self.sup.start(self.box.job_id, self.start_ns, self.deadline_ns)
+
+    def hold(self) -> None:
+        """A generator gave an item: its clock stands still until `go_on` (semantics 5.1)."""
+        self.left_ns = max(self.deadline_ns - time.monotonic_ns(), 0)
+        if self.deadline_ns == NO_LIMIT:
+            self.left_ns = NO_LIMIT
+        if self.is_started or not self.was_held:
+            self.sup.start(self.box.job_id, self.start_ns, NO_LIMIT)
+        self.was_held = True
+
+    def go_on(self, body: bytes, views: list[memoryview]) -> _arena.Arena | None:
+        """Send a RESUME frame and serve until the next answer; what it returns may be read yet.
+
+        An answer within a moment costs no message to the supervisor.
+        """
+        reply, box = self.reply, self.box
+        reply.kind, reply.body, reply.buffers = 0, b"", []
+        self.parts.clear()
+        self.is_started = False
+        if self.left_ns != NO_LIMIT:
+            self.deadline_ns = time.monotonic_ns() + self.left_ns
+        arena = None
+        if views or len(body) > FRAME_INLINE:
+            try:
+                arena = send_body(box, Frame.RESUME, body, views, _NO_CACHE)
+            except OSError as e:
+                if not is_gone(e):
+                    raise
+        else:
+            got = _core.exchange(box.channel, box.out, box.err, Frame.RESUME, body, SHORT_MS)
+            if got[0] == Event.NOT_SENT or self.resume(got):
+                return None
+        self.run()
+        return arena
 
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""
@@ -305,6 +343,9 @@ class Exchange:
             if len(reply.denials) < MAX_DENIALS:
                 reply.denials.append(body)
             return False
+        if kind == Frame.YIELD and not reply.is_stream:
+            reply.is_malformed = "an item of a generator"
+            return True
         if kind == Frame.FILES and reply.keep is not None:
             return self._files(reply.keep, body, memfd, n_memfd)
         if kind == Frame.PART and memfd < 0 and self.stream is not None:
@@ -314,7 +355,7 @@ class Exchange:
             reply.kind, reply.over = Frame.RESULT, "buffers"
             return True
         reply.kind = kind
-        if kind in (Frame.RESULT, Frame.ERROR):
+        if kind in (Frame.RESULT, Frame.ERROR, Frame.YIELD):
             try:
                 self._take(body, memfd, n_body, n_memfd)
             except _transfer.TooBig:

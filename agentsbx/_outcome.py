@@ -116,6 +116,8 @@ def _explained(
         violation = _explain.explain_keyerror(exc.args[0], policy, lambda n: n in os.environ)
     elif isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
         violation = _explain_limits.explain_thread(policy)
+    elif isinstance(exc, ModuleNotFoundError) and (policy.python or policy.packages):
+        exc.add_note(f"agentsbx: it was looked for in {_libraries(policy)}")
     elif isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
@@ -143,6 +145,11 @@ def _explained(
         return _chained(error, exc), [violation]
     exc.add_note(f"agentsbx: {violation.message}")
     return exc, [violation]
+
+
+def _libraries(policy: Policy) -> str:
+    words = [f"packages={', '.join(policy.packages)}"] if policy.packages else []
+    return " and ".join([*words, f"python={policy.python}" if policy.python else "site-packages"])
 
 
 def _may_read(policy: Policy, path: str) -> bool:

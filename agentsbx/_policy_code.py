@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["refuse_code_writes"]
 
 _LIBRARIES = ("site-packages", "dist-packages")
+_SYSTEM = ("", "/", "/usr")
 _OWN = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -38,7 +39,8 @@ def refuse_code_writes(
 
     That is an entry of `search_path` (default `sys.path`) or a module that is loaded, a place
     inside `prefixes` (default: the Python installation, the virtual environment, installed
-    packages), this package, and every policy file that this process has read. `real`: where granted
+    packages), this package, what `python=` and `packages=` name, and every policy file that this
+    process has read. `real`: where granted
     names lead. `Grant(path, code=True)` is the explicit word. Called in the host before each call,
     not at import: `sys.path` may change until then.
     """
@@ -60,11 +62,12 @@ def _why(
     names: set[str], policy: Policy, search_path: Sequence[object], prefixes: Sequence[str] | None
 ) -> str:
     entries = tuple(os.path.abspath(e or ".") for e in search_path if isinstance(e, str))
-    for place in _with_targets((*entries, _OWN)):
+    tools = tuple(p for p in (*policy.packages, _tool(policy.python)) if p not in _SYSTEM)
+    for place in _with_targets((*entries, _OWN, *tools)):
         if any(is_below(place, name) for name in names):
             return f"this program imports its code from {place!r}"
     closed = _environment(entries) if prefixes is None else tuple(prefixes)
-    for place in _with_targets(closed):
+    for place in _with_targets((*closed, *tools)):
         if any(is_below(name, place) for name in names):
             return f"it lies in the Python environment {place!r}"
     for place in (*files_read, *([policy.origin] if policy.origin else ())):
@@ -75,6 +78,12 @@ def _why(
             if any(is_below(place, name) for name in names):
                 return f"this program has loaded {place!r}"
     return ""
+
+
+def _tool(python: str) -> str:
+    """Return the folder that `python=` means, by name alone."""
+    folder, name = os.path.split(python)
+    return os.path.dirname(folder) if os.path.basename(folder) == "bin" and name else python
 
 
 @functools.lru_cache(maxsize=16)

@@ -40,7 +40,7 @@ __all__ = [
 
 _MAX_FILE = 2**20
 _MAX_EXTENDS = 8
-_LISTS = ("env", "net", "syscalls", "preload")
+_LISTS = ("env", "net", "syscalls", "preload", "packages")
 
 # Every policy file of this process, and where links to it lead: no job may write there (rule 4.7).
 files_read: set[str] = set()
@@ -216,6 +216,8 @@ def _build_limits(start: Limits, value: object) -> Limits:
 
 
 def _merge_words(key: str, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    if key == "packages":  # in the order of searching: what a file adds is found first
+        return tuple(dict.fromkeys((*new, *old)))
     if key != "env":
         return tuple(sorted({*old, *new}))
     entries = {entry.partition("=")[0]: entry for entry in (*old, *new)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agentsbx.policy import Policy
 
-__all__ = ["allows", "check", "differences", "is_below", "refuse_wider"]
+__all__ = ["allows", "check", "differences", "interpreter_words", "is_below", "refuse_wider"]
 
 _PROFILES = {"strict": 0, "python": 1, "build": 2}
 _LEVELS = ("nothing", "read", "write")
@@ -98,6 +98,11 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
     extra = sorted(set(policy.syscalls) - set(other.syscalls))
     if extra:
         found.append(("syscalls", f"syscalls {', '.join(extra)}"))
+    if policy.python != other.python:
+        found.append(("python", f"{interpreter_words(policy)}, not {interpreter_words(other)}"))
+    more = [path for path in policy.packages if path not in other.packages]
+    if more:
+        found.append(("packages", f"packages {', '.join(more)}"))
     for key, mine, needed, weaker in (
         ("strict", policy.strict_limits, other.strict_limits, "limits without a cgroup"),
         ("on_missing", policy.on_missing == "error", other.on_missing == "error", "weakening"),
@@ -107,6 +112,11 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
         if needed and not mine:
             found.append((key, weaker))
     return found
+
+
+def interpreter_words(policy: Policy) -> str:
+    """Say which interpreter runs a tool."""
+    return f"the interpreter {policy.python}" if policy.python else "this program's interpreter"
 
 
 def _path_differences(policy: Policy, other: Policy) -> Iterable[tuple[str, str]]:

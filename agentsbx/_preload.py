@@ -36,13 +36,26 @@ class Wanted(tuple[tuple[str, ...], tuple[str, ...]]):
 NOTHING = Wanted(((), ()))
 
 
-def wanted(fn: object, blobs: Iterable[bytes], explicit: Iterable[str], *, has_env: bool) -> Wanted:
-    """What to import ahead for a function and the pickles of its first call."""
+def wanted(
+    fn: object,
+    blobs: Iterable[bytes],
+    explicit: Iterable[str],
+    *,
+    has_env: bool,
+    folders: tuple[str, ...] | None = None,
+) -> Wanted:
+    """What to import ahead for a function and the pickles of its first call.
+
+    `folders`: where a tool with libraries of its own finds them. Of those only what the host has
+    loaded from the very same file is imported ahead: a zygote stands outside the walls of a job.
+    """
     found: set[str] = set(_code_names(fn))
     for blob in blobs:
         if len(blob) <= _MAX_SCAN:
             found |= _short_strings(blob)
     installed, stdlib = _libraries(found)
+    if folders is not None:
+        installed = {name for name in installed if _is_same_there(_top(name), folders)}
     packages = set(explicit) | (set() if has_env else installed)
     return Wanted((tuple(sorted(packages)), tuple(sorted(stdlib - packages))))
 
@@ -64,6 +77,15 @@ def _libraries(found: Iterable[object]) -> tuple[set[str], set[str]]:
     names = {n for n in found if isinstance(n, str) and _top(n) not in _NEVER and _is_library(n)}
     stdlib = {n for n in names if _top(n) in sys.stdlib_module_names}
     return names - stdlib, stdlib
+
+
+def _is_same_there(name: str, folders: tuple[str, ...]) -> bool:
+    """Whether a top-level module comes from the host's own file there too; runs nothing."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec(name, folders)
+    here = getattr(sys.modules.get(name), "__file__", None)
+    return spec is not None and isinstance(here, str) and spec.origin == here
 
 
 def _top(name: str) -> str:

@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _engine
+from agentsbx._host import hidden_env
 
 if TYPE_CHECKING:
     from agentsbx._runtime import CallSite
-    from agentsbx.policy import Policy
 
 __all__ = ["Setup", "hidden_env", "process", "seen", "setup"]
 
@@ -49,9 +49,3 @@ def setup(site: CallSite) -> Setup:
         os.cpu_count() or 1, site.raw_policy,
         site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
     )  # fmt: skip
-
-
-def hidden_env(policy: Policy) -> dict[str, str]:
-    """Return the variables that the policy does not grant."""
-    granted = set(policy.env_names)
-    return {k: v for k, v in os.environ.items() if k not in granted}

@@ -101,6 +101,19 @@ class CallStream:
         """What it continues."""
         return self._snapshot
 
+    def pickle_more(self, value: Any) -> tuple[bytes, list[Any]]:
+        """Pickle one more object of this call: what a generator is sent.
+
+        Raises `SerializationError` that names what cannot cross.
+        """
+        try:
+            blob, buffers, keep = self._fork(value)
+        except Exception as error:
+            roots = [("what the generator is sent", value)]
+            raise check.explain_failure(roots, self._snapshot._context, error) from None
+        keep()
+        return blob, buffers
+
     def module_reply(self, name: str) -> tuple[bytes, list[Any]]:
         """Answer a job that asks for a module (`a.b`) or an attribute of one (`a.b:name`).
 
@@ -218,6 +231,26 @@ class Snapshot:
         except Exception as error:
             raise self._explain_call(args, kwargs, error) from None
         return CallStream(self, pickler, out.file.getvalue(), out.buffers)
+
+    def copy_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments as a job would get them, for a call that runs in this process.
+
+        Raises `SerializationError` as `begin_call` does.
+        """
+        from agentsbx._ship_copy import copy_call
+
+        self.begin_call(args, kwargs)
+        captured = [value for value, *_ in self._record.data()]
+        try:
+            return copy_call(self._context, captured, args, kwargs)
+        except Exception as error:
+            raise self._explain_call(args, kwargs, error) from None
+
+    def first_change(self) -> str | None:
+        """Return the name of one captured thing that is no longer what it was; None: all is."""
+        return None if self.is_current() else self._record.first_change()
 
     def _explain_call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException

@@ -47,6 +47,7 @@ class Frame(enum.IntEnum):
     CALL = 1
     MODULE = 2
     EXEC = 3
+    RESUME = 4
     RESULT = 16
     ERROR = 17
     IMPORT = 18
@@ -57,6 +58,7 @@ class Frame(enum.IntEnum):
     TOO_BIG = 23
     DENIED = 24
     FILES = 26
+    YIELD = 27
 
 
 class Event(enum.IntEnum):

@@ -11,7 +11,7 @@ import os
 import posix
 import sys
 
-from agentsbx import _blas, _core, _header, _injob, _transfer
+from agentsbx import _blas, _core, _generator, _header, _injob, _transfer
 from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
@@ -25,6 +25,7 @@ SNAPSHOT = 4
 # Plain numbers: comparing with members of an enum would touch more pages, each to be copied.
 _FRAME = int(Event.FRAME)
 _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
+_RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
 _keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
 _n_files = 0  # there, before any code of the user ran
 
@@ -50,7 +51,8 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
 
 
 def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
-    packed = _header.pack_result(body, [b.nbytes for b in buffers] if buffers else [], _alive())
+    lengths = [b.nbytes for b in buffers] if buffers else []
+    packed = _header.pack_result(body, lengths, () if kind == _YIELD else _alive())
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return
@@ -146,7 +148,7 @@ class _Job:
         global _keep
         body, whole = _read_frame(_CALL)
         _core.cpu_release()
-        snapshot, blob, lengths, is_async, seed, _keep = _header.unpack(body)
+        snapshot, blob, lengths, kind, seed, _keep = _header.unpack(body)
         buffers = _buffers(whole, len(body), lengths) if lengths else []
         if snapshot is not None:
             setup, code, own = _header.unpack(snapshot)
@@ -157,16 +159,50 @@ class _Job:
         _blas.restore(self.blas_threads)
         fn, args, kwargs = self.receiver.load_call(blob, buffers)
         try:
-            if is_async:
+            if kind == 0:
+                value = fn(*args, **kwargs)
+            elif kind == 1:
                 import asyncio
 
                 value = asyncio.run(fn(*args, **kwargs))
             else:
-                value = fn(*args, **kwargs)
+                self._stream(fn(*args, **kwargs), kind)
+                return
         except BaseException as e:
             _fail(e)
             return
         _answer(value)
+
+    def _stream(self, generator: Any, kind: int) -> None:
+        if kind == 2:
+            how, value = _generator.serve(generator, _give, self._heard)
+        else:
+            import asyncio
+
+            serving = _generator.aserve(generator, _give, self._heard, CHANNEL)
+            how, value = asyncio.run(serving)
+        if how == _generator.RETURNED:
+            _answer(value)
+        elif how == _generator.RAISED:
+            _fail(value)
+        else:
+            _finish(_n_files)
+            _send(Frame.ERROR, b"", [])
+
+    def _heard(self) -> tuple[int, Any]:
+        """Next word of the host to a generator."""
+        body, whole = _read_frame(_RESUME)
+        word, blob, lengths = _header.unpack(body)
+        if not blob:
+            return word, None
+        return word, self.receiver.load_more(blob, _buffers(whole, len(body), lengths))
+
+
+def _give(item: Any) -> None:
+    """Send one item of a generator."""
+    body, buffers = encode(item, limits=_injob.limits())
+    _flush()
+    _send(_YIELD, body, buffers)
 
 
 def _answer(value: Any) -> None:
@@ -255,25 +291,24 @@ def _flush() -> None:
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
 _NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
-_NO_CALL = _header.pack_call(None, _NO_ARGS, [], is_async=False, seed=None, keep=b"")
+_NO_CALL = _header.pack_call(None, _NO_ARGS, [], kind=0, seed=None, keep=b"")
 
 
 def _prefault(job: _Job) -> None:
     """Rehearse a call with itself: copy-on-write faults are taken now, while nobody waits."""
     global _keep
     host, own = _core.socketpair()
-    for _ in range(2):
-        _core.send_frame(host, _CALL, _NO_CALL)
-        body, _whole = _read_frame(_CALL, own)
-        _snapshot, blob, _lengths, _is_async, seed, _keep = _header.unpack(body)
-        _reseed(seed)
-        _blas.restore(0)
-        job.receiver.load_call(blob, ())
-        n_files = _core.count_leftovers()
-        answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
-        _finish(n_files)
-        _send(_RESULT, answer, buffers, own)
-        _core.wait_frame(host, -1, -1, 0)
+    _core.send_frame(host, _CALL, _NO_CALL)
+    body, _whole = _read_frame(_CALL, own)
+    _snapshot, blob, _lengths, _kind, seed, _keep = _header.unpack(body)
+    _reseed(seed)
+    _blas.restore(0)
+    job.receiver.load_call(blob, ())
+    n_files = _core.count_leftovers()
+    answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
+    _finish(n_files)
+    _send(_RESULT, answer, buffers, own)
+    _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
 
 
@@ -286,7 +321,7 @@ def prepare(env: dict[str, str]) -> _Job:
     body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
     finders = sys.meta_path[:]
-    for _ in range(10):
+    for _ in range(20):
         sys.meta_path[:] = finders
         job = _Job()
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])

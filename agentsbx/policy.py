@@ -140,6 +140,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool, Meta(description="Whether messages may say that a hidden path exists.")
     ] = True
     fresh: Annotated[bool, Meta(description="Execute a new interpreter for every call.")] = False
+    python: Annotated[
+        str,
+        Meta(description="Interpreter, or virtual environment, that runs it; read-only."),
+    ] = ""
+    packages: Annotated[
+        tuple[str, ...],
+        Meta(description="Folders like site-packages, searched before the interpreter's own."),
+    ] = ()
     widen: Annotated[
         tuple[str, ...], Meta(description="Keywords that code may widen beyond this file.")
     ] = ("*",)
@@ -147,6 +155,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Refuse what was not resolved: relative paths and lists go through `from_keywords`."""
+        for key, path in (("python", self.python), *(("packages", p) for p in self.packages)):
+            if path and not os.path.isabs(path):
+                raise PolicyError(
+                    f"Policy({key}=...): {path!r} is not an absolute path",
+                    path=key,
+                    hint=f"Policy.from_keywords({key}=...) resolves paths",
+                )
         for key in ("read", "write"):
             for grant in getattr(self, key):
                 if not isinstance(grant, Grant) or not os.path.isabs(grant.path):
@@ -281,7 +296,7 @@ def policy_schema() -> dict[str, Any]:
     schema: dict[str, Any] = msgspec.json.schema(Policy)
     properties = schema["$defs"]["Policy"]["properties"]
     del properties["origin"]
-    for name in ("read", "write", "net", "env", "syscalls", "preload", "widen"):
+    for name in ("read", "write", "net", "env", "syscalls", "preload", "packages", "widen"):
         prop = properties[name]
         prop.pop("default", None)
         if name in ("read", "write"):

@@ -6,12 +6,21 @@ Plain frozen data: values of the host, made by the host. Nothing here is written
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 
 from agentsbx._kept import Discarded, Files, KeptFile, LeftFile
 from agentsbx._units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True, default=Any)
+else:  # defaults of type variables are of Python 3.13
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
 
 __all__ = [
     "Discarded",
@@ -114,7 +123,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
         return self.cause == "exited" and self.code == 0
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
+class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False, dict=False):
     """Everything about one call; `fn.run(...)` returns it and never raises for the body.
 
     `value` is what the function returned (the exit code for a command), `error` what it raised or
@@ -163,11 +172,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
         """`stderr` as text; bytes that are not UTF-8 appear as backslash escapes."""
         return self.stderr.decode("utf-8", "backslashreplace")
 
-    def unwrap(self) -> Any:
+    def unwrap(self) -> T_co:
         """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
-        return self.value
+        value: T_co = self.value
+        return value
 
     def __repr__(self) -> str:
         """Return one short line: outcome, cause where it is not plain, time, peak memory."""

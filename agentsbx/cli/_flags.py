@@ -24,6 +24,7 @@ _LISTS = {
     "net": ("HOST:PORT", "peer that can be reached"),
     "syscalls": ("NAME", "system call allowed besides the profile's"),
     "preload": ("MODULE", "installed module to import before the call"),
+    "packages": ("PATH", "folder like site-packages for a function, searched first"),
     "keep": ("PATTERN", "files left in private places that are saved ('*.png', 'out/**')"),
 }
 _WORDS = {
@@ -39,6 +40,7 @@ _WORDS = {
     "output": ("SIZE", "captured output, each stream (8MiB)"),
     "result": ("SIZE", "structure of the result (64MiB)"),
     "buffers": ("SIZE", "large buffers of the result (1GiB)"),
+    "python": ("PATH", "interpreter or virtual environment that runs it"),
     "keep-to": ("DIR", "the folder that they are saved in"),
     "profile": ("NAME", "python, strict or build"),
     "on-missing": ("WORD", "error, or weaken where this machine cannot enforce something"),

@@ -30,6 +30,7 @@ enum sbx_frame_kind {
     SBX_FRAME_MODULE,   /* answer to IMPORT */
     SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
                            optional */
+    SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -47,6 +48,7 @@ enum sbx_frame_kind {
                           that the failed call was given, NUL-terminated */
     SBX_FRAME_FILES = 26, /* before the last frame, where something was left in private
                              places: struct sbx_files, then its records */
+    SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
 };
 
 struct sbx_frame {

@@ -21,7 +21,8 @@
 struct command {
     char **argv, **envp;
     int fds[3]; /* -1: keep what is there */
-    unsigned fd_mask, is_traced;
+    unsigned fd_mask;
+    int is_traced;
     struct sbx_keep keep;
 };
 
@@ -71,7 +72,7 @@ static void parse(char *body, size_t n, struct command *c)
         fail(SBX_STAGE_PROTOCOL, EPROTO);
     c->keep = (struct sbx_keep){s, head.n_keep, head.keep_bytes};
     c->fd_mask = head.fd_mask & 7;
-    c->is_traced = head.is_traced;
+    c->is_traced = head.is_traced != 0;
 }
 
 static void receive(struct command *c)
@@ -196,8 +197,10 @@ void sbx_reaper_run(uint32_t cpu)
     volatile struct sbx_err *const e = shared_error(c.is_traced);
     /* Not posix_spawn: it has no way to report errno by stage, and fork would copy. The
      * child runs raw calls only (see exec_command). */
-    /* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.vfork) */
-    pid = c.is_traced ? fork() : vfork();
+    if (c.is_traced)
+        pid = fork();
+    else
+        pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
     if (pid == 0)
         exec_command(&c, (void *)e); /* NOLINT(clang-analyzer-unix.Vfork) */
     if (pid < 0)

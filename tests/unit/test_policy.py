@@ -58,6 +58,9 @@ def test_a_bare_text_or_path_is_a_list_of_one() -> None:
     assert new(env="LANG").env == ("LANG",)
     assert new(net="a.example:1").net == ("a.example:1",)
     assert new(preload="numpy").preload == ("numpy",)
+    assert new(python="/venv/").python == "/venv"
+    assert new(packages=["/b", "/a", "/b"]).packages == ("/b", "/a"), "the order of searching"
+    assert new(packages="/b").extend(packages=[]).packages == ()
 
 
 def test_relative_paths_resolve_against_the_working_directory_now(
@@ -131,6 +134,10 @@ def test_order_and_repetition_do_not_matter() -> None:
         ({"profile": "strict", "syscalls": ["execve"]}, "contradicts"),
         ({"syscalls": ["MOUNT!"]}, "not the name of a system call"),
         ({"preload": ["numpy as np"]}, "not the name of a module"),
+        ({"python": 3}, "python: 3 is not a path"),
+        ({"python": "$VENV"}, "variables are not expanded"),
+        ({"packages": "/proc/x"}, "/proc/x cannot be granted"),
+        ({"venv": "/v"}, "write python="),
     ],
 )
 def test_wrong_keywords_say_what_to_write(keywords: dict[str, Any], words: str) -> None:
@@ -200,6 +207,8 @@ WIDE = new(
         ({"profile": "build"}, "profile build, not python"),
         ({"syscalls": ["mlock", "mbind"]}, "syscalls mbind"),
         ({"on_missing": "weaken"}, "weakening"),
+        ({"python": "/venv"}, "the interpreter /venv, not this program's interpreter"),
+        ({"packages": ["/libs"]}, "packages /libs"),
     ],
 )
 def test_wider_is_named_and_refused_by_narrow(keywords: dict[str, Any], words: str) -> None:
@@ -252,6 +261,19 @@ def test_contains_is_an_order_and_agrees_with_allows(a: Policy, b: Policy, c: Po
         rank(_policy_rules.allows(a, p)) <= rank(_policy_rules.allows(b, p)) for p in points
     )
     assert a.contains(b) is agree
+
+
+def test_only_absolute_interpreters_and_packages() -> None:
+    for keywords in ({"python": "venv"}, {"packages": ("libs",)}):
+        with pytest.raises(PolicyError, match="not an absolute path"):
+            Policy(**keywords)
+
+
+def test_a_tool_may_be_given_fewer_libraries() -> None:
+    both = new(packages=["/a", "/b"])
+    assert both.narrow(packages="/b").packages == ("/b",)
+    with pytest.raises(PolicyError, match="packages /c"):
+        both.narrow(packages="/c")
 
 
 # -- writing where code lies --------------------------------------------------------------------
