@@ -198,7 +198,7 @@ class Pools:
         *,
         shown: _host.Layout | None = None,
     ) -> int:
-        """A zygote that has imported at least the packages of `want`, or is about to.
+        """A zygote that has imported what `want` names, or is about to.
 
         `layout` None: the zygote of commands, which see the interpreter of `shown` (default: this
         program's). `owner`: shared with nobody else (fresh=True).
@@ -209,7 +209,7 @@ class Pools:
                     key.layout is layout
                     and key.shown is shown
                     and key.owner is owner
-                    and key.packages >= want.packages
+                    and want.is_served_by(key.packages)
                 ):
                     self._templates.move_to_end(key)
                     return self._templates[key]

@@ -83,7 +83,7 @@ def wanted_by(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
     layout = _pythons.for_functions(site.policy)
     return wanted(
         site.fn, [p.snapshot.blob, *blobs], explicit,
-        has_env=bool(site.policy.env_names), folders=layout.folders or None,
+        has_env=bool(site.policy.env), folders=layout.folders or None,
     )  # fmt: skip
 
 
