@@ -116,7 +116,7 @@ def prestart(fn: object, policy: Policy) -> None:
     if _current is None and not policy.fresh:
         with contextlib.suppress(Exception):
             rt = current()
-            want = _preload.guess(fn) if not policy.env_names else _preload.NOTHING
+            want = _preload.guess(fn) if not policy.env else _preload.NOTHING
             if not policy.packages and not policy.python:
                 rt.pools.template(_host.python_layout(), want)
 

@@ -123,7 +123,6 @@ class TemplateKey(NamedTuple):
     packages: frozenset[str]
     owner: object
     shown: _host.Layout | None = None  # to commands, where it is not this program's own
-    names: frozenset[str] = frozenset()  # of all modules that were imported ahead
 
 
 class Pools:
@@ -198,11 +197,8 @@ class Pools:
         owner: object = None,
         *,
         shown: _host.Layout | None = None,
-        is_exact: bool = False,
     ) -> int:
-        """A zygote that has imported at least the packages of `want`, or is about to.
-
-        `is_exact`: and no other module, which might have read a variable that is granted.
+        """A zygote that has imported what `want` names, or is about to.
 
         `layout` None: the zygote of commands, which see the interpreter of `shown` (default: this
         program's). `owner`: shared with nobody else (fresh=True).
@@ -213,12 +209,11 @@ class Pools:
                     key.layout is layout
                     and key.shown is shown
                     and key.owner is owner
-                    and key.packages >= want.packages
-                    and (not is_exact or key.names <= set(want.names))
+                    and want.is_served_by(key.packages)
                 ):
                     self._templates.move_to_end(key)
                     return self._templates[key]
-            key = TemplateKey(layout, want.packages, owner, shown, frozenset(want.names))
+            key = TemplateKey(layout, want.packages, owner, shown)
             if self._system is None:
                 self._system = system_tree()
             tree = dict(self._system)

@@ -83,7 +83,7 @@ def wanted_by(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
     layout = _pythons.for_functions(site.policy)
     return wanted(
         site.fn, [p.snapshot.blob, *blobs], explicit,
-        has_env=bool(site.policy.env_names), folders=layout.folders or None,
+        has_env=bool(site.policy.env), folders=layout.folders or None,
     )  # fmt: skip
 
 
@@ -125,9 +125,7 @@ def pool_for(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
-        template = rt.pools.template(
-            layout, p.want or NOTHING, owner, is_exact=bool(site.policy.env_names)
-        )
+        template = rt.pools.template(layout, p.want or NOTHING, owner)
         pool = rt.pools.pool(site.owner, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool

@@ -43,8 +43,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One granted path, absolute; a folder is granted with all below it.
 
     `follow=True` lets the path's last component be a symbolic link; without it a link is refused.
-    `code=True` is the explicit word for `write=` where this program imports its own code from (a
-    `sys.path` entry, the virtual environment, the policy's own folder).
+    `code=True` is the explicit word for `write=` where this program imports code from (a `sys.path`
+    entry, a loaded module, the virtual environment) or where a policy file lies that it has read.
     """
 
     path: Annotated[str, Meta(description="File or folder; relative to the policy's folder.")]

@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = 65536 };
+enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = SBX_PY_READ_SIZE };
 
 /* So long output waits for an answer that may follow at once. */
 enum { QUIET_MS = 1 };
@@ -308,42 +308,6 @@ static PyObject *py_socketpair(PyObject *self, PyObject *args)
     return tuple_of_fds(fds, 2);
 }
 
-/* Read what is in a pipe now, without waiting, as bytes; NULL with an exception on
- * failure. */
-static PyObject *drain(int fd, char *buf)
-{
-    PyObject *all = PyBytes_FromStringAndSize("", 0);
-    struct pollfd p = {fd, POLLIN, 0};
-
-    for (int i = 0; all && i < 64 && poll(&p, 1, 0) > 0 && (p.revents & POLLIN); i++) {
-        ssize_t n = read(fd, buf, READ_SIZE);
-        if (n <= 0)
-            break;
-        PyObject *part = PyBytes_FromStringAndSize(buf, n);
-        PyObject *sum = part ? PySequence_Concat(all, part) : NULL;
-        Py_XDECREF(part);
-        Py_DECREF(all);
-        all = sum;
-    }
-    return all;
-}
-
-PyDoc_STRVAR(drain_doc, "drain(fd) -> bytes\n\nWhat is in a pipe now, without waiting; "
-                        "4 MiB at most.");
-
-static PyObject *py_drain(PyObject *self, PyObject *args)
-{
-    int fd;
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "i", &fd))
-        return NULL;
-    char *buf = PyMem_Malloc(READ_SIZE);
-    PyObject *all = buf ? drain(fd, buf) : PyErr_NoMemory();
-    PyMem_Free(buf);
-    return all;
-}
-
 PyDoc_STRVAR(
     exchange_doc,
     "exchange(channel, out, err, kind: int, body: bytes, timeout_ms)\n"
@@ -401,9 +365,10 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
         frame =
             n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
     if (frame) {
-        said = ready ? drain(out, buf) : PyBytes_FromStringAndSize("", 0);
+        said = ready ? sbx_py_drain(out, buf) : PyBytes_FromStringAndSize("", 0);
         cried =
-            said ? (ready ? drain(err, buf) : PyBytes_FromStringAndSize("", 0)) : NULL;
+            said ? (ready ? sbx_py_drain(err, buf) : PyBytes_FromStringAndSize("", 0))
+                 : NULL;
     }
     if (cried) {
         PyObject *rest = PyTuple_Pack(2, said, cried);
@@ -417,18 +382,6 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     Py_XDECREF(cried);
     PyMem_Free(buf);
     return result;
-}
-
-PyDoc_STRVAR(readable_doc, "readable(fd) -> bool\n\nWhether a read would not wait.");
-
-static PyObject *py_readable(PyObject *self, PyObject *args)
-{
-    struct pollfd p = {-1, POLLIN, 0};
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "i", &p.fd))
-        return NULL;
-    return PyBool_FromLong(poll(&p, 1, 0) > 0);
 }
 
 PyDoc_STRVAR(close_doc, "close_all(*fds: int) -> None\n\nClose those that are not -1.");
@@ -447,9 +400,7 @@ static PyObject *py_close_all(PyObject *self, PyObject *args)
 
 PyMethodDef sbx_py_messages[] = {
     {"socketpair", py_socketpair, METH_NOARGS, socketpair_doc},
-    {"drain", py_drain, METH_VARARGS, drain_doc},
     {"exchange", py_exchange, METH_VARARGS, exchange_doc},
-    {"readable", py_readable, METH_VARARGS, readable_doc},
     {"close_all", py_close_all, METH_VARARGS, close_doc},
     {"send", py_send, METH_VARARGS, send_doc},
     {"recv", py_recv, METH_VARARGS, recv_doc},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import stat
@@ -474,7 +475,8 @@ def test_4_8_granted_variables_are_read_at_the_call(monkeypatch: pytest.MonkeyPa
 def test_4_8_granted_variables_are_there_before_a_module_reads_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`zoneinfo` reads PYTHONTZPATH once, when it is imported."""
+    """`zoneinfo` reads PYTHONTZPATH once, when it is imported; the host has imported it."""
+    importlib.import_module("zoneinfo")
     monkeypatch.setenv("PYTHONTZPATH", "/of/the/host")
 
     @sandbox(env="PYTHONTZPATH")
@@ -492,6 +494,29 @@ def test_4_8_granted_variables_are_there_before_a_module_reads_them(
     for _ in range(3):
         assert granted() == ("/of/the/host",)
         assert "/of/the/host" not in hidden()
+
+
+def test_4_8_a_template_that_imported_ahead_serves_no_call_with_variables() -> None:
+    """A zygote that another tool filled with libraries imported them without the variable."""
+    import hypothesis
+
+    @sandbox
+    def other() -> bool:
+        return bool(hypothesis)
+
+    @sandbox(env={"MINE": "x"})
+    def sets() -> bool:
+        return "hypothesis" in sys.modules
+
+    @sandbox(env="HOME_OF_MINE")
+    def granted() -> bool:
+        return "hypothesis" in sys.modules
+
+    agentsbx.shutdown()
+    assert other()
+    assert not granted()
+    assert not sets()
+    assert other()
 
 
 def test_4_8_commands_get_granted_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def test_5_3_threads_alive_at_return_are_killed_and_named() -> None:
     assert any("lingerer" in name for name in result.lost)
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_5_3_processes_alive_at_return_are_killed_and_named(scratch: Path) -> None:
     @sandbox(write=[str(scratch)])
     def f(folder: str) -> int:

@@ -422,7 +422,7 @@ def test_5_2_the_number_can_change_while_calls_run(few: _gate.Gate) -> None:
 
 def test_5_2_variables_set_it_too() -> None:
     script = (
-        "import agentsbx._gate as g; print(g.gate().places, g.gate().timeout_s)\n"
+        "import agentsbx._gate as g; print(g.gate().places, g.gate().timeout_s, flush=True)\n"
         "import os\nif os.fork() == 0:\n    from agentsbx import sandbox\n"
         "    print(sandbox(lambda: 7)(), g.gate().places, flush=True)\n    os._exit(0)\nos.wait()"
     )

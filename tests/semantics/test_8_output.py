@@ -182,31 +182,6 @@ def test_8_1_a_terminal_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
         shown.truncate()
 
 
-@pytest.mark.alone
-def test_8_1_forwarding_adds_little_to_a_call_that_prints(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The bar is 10 %; here with room for a busy machine."""
-
-    @sandbox
-    def f() -> None:
-        print("a line")
-
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    calls = {mode: f.options(output=mode) for mode in ("forward", "capture")}
-    ratios = []
-    for _ in range(5):
-        took: dict[str, list[float]] = {mode: [] for mode in calls}
-        for _ in range(100):
-            for mode, call in calls.items():
-                start = time.perf_counter()
-                call()
-                took[mode].append(time.perf_counter() - start)
-                time.sleep(0.001)
-        ratios.append(min(took["forward"]) / min(took["capture"]))
-    assert min(ratios) < 1.1, ratios
-
-
 # -- 8.2 logs -------------------------------------------------------------------------------------
 
 
