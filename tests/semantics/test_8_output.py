@@ -494,6 +494,32 @@ def test_8_3_an_unknown_category_is_told_by_name() -> None:
     assert caught[0].category is UserWarning
 
 
+def test_8_3_what_python_ignores_costs_nothing_until_it_matters(scratch: Path) -> None:
+    (scratch / "tool.py").write_text(
+        textwrap.dedent("""
+        import sys, warnings
+        from agentsbx import sandbox
+        @sandbox
+        def f():
+            open("/proc/self/stat").read()
+            warnings.warn("old", DeprecationWarning)
+            return "agentsbx._report" in sys.modules
+        """)
+    )
+    plain = python("import tool; print(tool.f(), tool.f())", scratch)
+    assert (plain.stdout, plain.stderr) == ("False False\n", "")
+    source = """
+import tool, warnings
+tool.f()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    tool.f()
+print(sorted(w.category.__name__ for w in caught))
+"""
+    told = python(source, scratch)
+    assert (told.stdout, told.stderr) == ("['DeprecationWarning', 'ResourceWarning']\n", "")
+
+
 # -- 8.4 nobody to ask ----------------------------------------------------------------------------
 
 
