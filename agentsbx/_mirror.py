@@ -47,8 +47,8 @@ def measuring() -> Any:
 
 
 # What Python ignores by default a job ignores too, as long as this process does: a forgotten
-# `open(path).read()` must not cost a message. Once it does not, it is asked no more: changing to and
-# fro would make a new snapshot each time, and what is sent in vain is ignored here.
+# `open(path).read()` must not cost a message. Once it does not, that stays: changing to and fro
+# would make a new snapshot each time, and what is sent in vain is ignored here.
 _IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 _shows_all = False
 _seen: list[Any] = []

@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +22,7 @@ from agentsbx import (
     _header,
     _host,
     _nested,
+    _noting,
     _outcome,
     _setup,
     _ship,
@@ -33,7 +34,7 @@ from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
 from agentsbx._job import Cancel, Exchange, NotSent, Reply
-from agentsbx._output import Output, forward_streams
+from agentsbx._output import outputs
 from agentsbx._pools import N_WAITING, is_same
 from agentsbx._preload import NOTHING, Wanted, wanted
 from agentsbx._protect import Watch, planted_error
@@ -275,7 +276,7 @@ def _invoke(
     cancel: Cancel | None,
     detail: bool,
 ) -> Result:
-    reply = Reply(*_outputs(site))
+    reply = Reply(*outputs(site.output, site.policy.limits.output))
     error: SandboxUnavailable | None = None
     for _ in range(ATTEMPTS):
         with site.lock:
@@ -341,7 +342,7 @@ def _finish(
     cancel: Cancel | None,
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
-    reply = Reply(*_outputs(site))
+    reply = Reply(*outputs(site.output, site.policy.limits.output))
     exchange = _exchange(rt, site, begun.box, reply, begun.stream, args, kwargs)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
@@ -358,53 +359,18 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
 
 
 def _exchange(
-    rt: Runtime,
-    site: CallSite,
-    box: Box,
-    reply: Reply,
-    stream: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Exchange:
+    rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any,
+    args: tuple[Any, ...], kwargs: dict[str, Any],
+) -> Exchange:  # fmt: skip
     """Return the conversation of one call, within the limits of its site."""
     limits = site.codec_limits
     return Exchange(
         rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
         max_result=limits.body_bytes + limits.buffer_bytes,
-        notes=_notes_taker(site, reply, stream, args, kwargs),
+        notes=_noting.taker(
+            str(site.name), reply, stream, lambda: site.classes(stream.snapshot, args, kwargs)
+        ),
     )  # fmt: skip
-
-
-def _notes_taker(
-    site: CallSite, reply: Reply, stream: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[bytes], None]:
-    """Return what takes the notes of one call: log records, warnings, measured lines."""
-    notes: Any = None
-
-    def take(body: bytes) -> None:
-        nonlocal notes
-        from agentsbx import _notes  # most calls have none
-
-        if notes is None:
-            notes = _notes.Notes(
-                str(site.name), stream.functions, stream.files,
-                lambda: site.classes(stream.snapshot, args, kwargs),
-            )  # fmt: skip
-        try:
-            notes.take(body)
-        except _notes.Malformed as error:
-            reply.is_malformed = str(error)
-        except Exception as error:  # as it would come out of the call that logs or warns
-            reply.raised = error
-        reply.n_dropped = notes.dropped
-
-    return take
-
-
-def _outputs(site: CallSite) -> tuple[Output, Output]:
-    limit = site.policy.limits.output
-    out, err = forward_streams(site.output)
-    return Output(limit, out), Output(limit, err)
 
 
 def _result(

@@ -494,6 +494,20 @@ def test_8_3_an_unknown_category_is_told_by_name() -> None:
     assert caught[0].category is UserWarning
 
 
+def test_8_3_what_a_finalizer_warns_cannot_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    @sandbox
+    def f() -> str:
+        open("/proc/self/stat")  # noqa: SIM115
+        return "done"
+
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: seen.append(found.exc_value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert f() == "done"
+    assert [type(error) for error in seen] == [ResourceWarning]
+
+
 def test_8_3_what_python_ignores_costs_nothing_until_it_matters(scratch: Path) -> None:
     (scratch / "tool.py").write_text(
         textwrap.dedent("""
