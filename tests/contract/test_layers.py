@@ -27,8 +27,8 @@ HELPERS = {
         "_blas _header _hooks _injob _lines _nested _plan _preload _protect _report _transfer _wire"
     ),
     "C": (
-        "_arena _boxes _command _engine _exits _fast _mirror _notes _noting _outcome _output _pools "
-        "_said _setup _traced"
+        "_arena _boxes _command _engine _exits _fast _mirror _notes _noting _outcome _output "
+        "_pools _said _setup _traced"
     ),
     "D": "_calls _describe _load _signature _verbs",
 }
