@@ -39,9 +39,10 @@ def install() -> None:
 
     global _show
     _show = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
-    # The host's filters decide, so each warning goes there.
-    warnings.resetwarnings()
-    warnings.simplefilter("always")
+    # The host's filters decide: what Python does not ignore goes there each time.
+    kept = [f if f[0] == "ignore" else ("always", *f[1:]) for f in warnings.filters]
+    warnings.filters[:] = [*kept, ("always", None, Warning, None, 0)]  # type: ignore[index]
+    warnings._filters_mutated()  # type: ignore[attr-defined]
     warnings._showwarnmsg_impl = _warned  # type: ignore[attr-defined]
     sys.meta_path.insert(0, _Watcher)
     for name in _WATCHED & sys.modules.keys():
@@ -51,7 +52,12 @@ def install() -> None:
 def mirror(told: tuple[Any, ...]) -> None:
     """Job: what of the host's process is mirrored for this call (`_mirror.mirrored`)."""
     global logs
-    logs, lines = told
+    logs, lines, shows_all = told
+    if shows_all:
+        import warnings
+
+        warnings.resetwarnings()
+        warnings.simplefilter("always")
     if logs is not None and "logging" in sys.modules:
         from agentsbx import _report
 

@@ -174,8 +174,7 @@ class Notes:
                 error.add_note(f"warned in the sandbox, at {filename}:{line}")
             if not isinstance(error, ResourceWarning):
                 raise
-            # It comes from a destructor, where Python raises nothing either, but shows it.
-            warnings.showwarning(error, type(error), filename, line)
+            _Finalized(error)  # finalizers give these, where nothing can be raised
 
     def _instance(self, module: str, qualname: str, text: str) -> Warning:
         """Return the warning; of its own class where that is known, made without `__init__`."""
@@ -292,6 +291,17 @@ def _nearest_logger(name: str) -> logging.Logger:
 
 
 # -- warnings -------------------------------------------------------------------------------------
+
+
+class _Finalized:
+    """Gives an error to `sys.unraisablehook`, as a finalizer that raises it does."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        raise self.error
+
 
 _registries: dict[str, dict[Any, Any]] = {}  # what was shown once, by file
 

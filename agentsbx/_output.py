@@ -11,7 +11,7 @@ import contextlib
 import sys
 from typing import IO
 
-__all__ = ["Output", "forward", "forward_streams"]
+__all__ = ["Output", "forward", "forward_streams", "outputs"]
 
 # What a job prints must not steer a terminal (titles, clipboard, faked lines): control characters
 # but tab and newline are shown. Pipes and files get the bytes as they are.
@@ -89,6 +89,12 @@ def forward_streams(output: str) -> tuple[IO[str] | None, IO[str] | None]:
     if output == "stderr":
         return sys.stderr, sys.stderr
     return None, None
+
+
+def outputs(output: str, limit: int) -> tuple[Output, Output]:
+    """Return stdout and stderr of a call, each bounded to `limit` bytes."""
+    out, err = forward_streams(output)
+    return Output(limit, out), Output(limit, err)
 
 
 def forward(output: str, said: bytes, cried: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from agentsbx import (
     _header,
     _host,
     _notices,
+    _noting,
     _outcome,
     _ship,
 )
@@ -30,7 +31,7 @@ from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
 from agentsbx._job import Cancel, Exchange, NotSent, Reply
 from agentsbx._kinds import Kind
-from agentsbx._output import Output, forward_streams
+from agentsbx._output import outputs
 from agentsbx._pools import N_WAITING
 from agentsbx._prepare import (
     Place,
@@ -296,54 +297,24 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
 
 
 def _exchange(
-    rt: Runtime,
-    site: CallSite,
-    box: Box,
-    reply: Reply,
-    stream: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Exchange:
+    rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any,
+    args: tuple[Any, ...], kwargs: dict[str, Any],
+) -> Exchange:  # fmt: skip
     """Return the conversation of one call, within the limits of its site."""
     limits = site.codec_limits
     return Exchange(
         rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
         max_result=limits.body_bytes + limits.buffer_bytes,
-        notes=_notes_taker(site, reply, stream, args, kwargs),
+        notes=_noting.taker(
+            str(site.name), reply, stream,
+            lambda: site.classes(stream.snapshot, args, kwargs, site.annotation),
+        ),
     )  # fmt: skip
-
-
-def _notes_taker(
-    site: CallSite, reply: Reply, stream: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[bytes], None]:
-    """Return what takes the notes of one call: log records, warnings, measured lines."""
-    notes: Any = None
-
-    def take(body: bytes) -> None:
-        nonlocal notes
-        from agentsbx import _notes  # most calls have none
-
-        if notes is None:
-            notes = _notes.Notes(
-                str(site.name), stream.functions, stream.files,
-                lambda: site.classes(stream.snapshot, args, kwargs, site.annotation),
-            )  # fmt: skip
-        try:
-            notes.take(body)
-        except _notes.Malformed as error:
-            reply.is_malformed = str(error)
-        except Exception as error:  # as it would come out of the call that logs or warns
-            reply.raised = error
-        reply.n_dropped = notes.dropped
-
-    return take
 
 
 def reply_to(site: CallSite, keep: bytes | None) -> Reply:
     """Return what takes the answer: output, and files where they are looked for."""
-    limit = site.policy.limits.output
-    out, err = forward_streams(site.output)
-    reply = Reply(Output(limit, out), Output(limit, err))
+    reply = Reply(*outputs(site.output, site.policy.limits.output))
     if keep is not None:
         reply.keep = keep, site.codec_limits.buffer_bytes
     return reply

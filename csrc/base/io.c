@@ -26,6 +26,21 @@ int sbx_fd_lift(int fd)
     return high;
 }
 
+int sbx_pair(int fds[2])
+{
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+        return -errno;
+    for (int i = 0; i < 2; i++) {
+        fds[i] = sbx_fd_lift(fds[i]);
+        if (fds[i] < 0) {
+            int e = errno;
+            sbx_close(&fds[!i]);
+            return -e;
+        }
+    }
+    return 0;
+}
+
 int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t n_body,
              const int *fds, unsigned n_fds, int flags)
 {

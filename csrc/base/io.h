@@ -32,6 +32,9 @@ static inline int steal_fd(int *fd)
  * -1 with errno of fcntl(2). */
 int sbx_fd_lift(int fd);
 
+/* A SOCK_SEQPACKET pair, CLOEXEC and above 2. 0 or -errno. */
+int sbx_pair(int fds[2]);
+
 /* Invariants of our own code: NDEBUG does not switch these off. */
 #define SBX_CHECK(x) ((x) ? (void)0 : __builtin_trap())
 

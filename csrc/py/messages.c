@@ -283,10 +283,8 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     return result;
 }
 
-PyDoc_STRVAR(socketpair_doc,
-             "socketpair() -> tuple[int, int]\n\n"
-             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors above "
-             "2.");
+PyDoc_STRVAR(socketpair_doc, "socketpair() -> tuple[int, int]\n\n"
+                             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, above 2.");
 
 static PyObject *py_socketpair(PyObject *self, PyObject *args)
 {
@@ -294,17 +292,9 @@ static PyObject *py_socketpair(PyObject *self, PyObject *args)
 
     (void)self;
     (void)args;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
-        return sbx_py_errno(-errno);
-    fds[0] = sbx_fd_lift(fds[0]);
-    int e = errno;
-    fds[1] = sbx_fd_lift(fds[1]);
-    if (fds[0] < 0 || fds[1] < 0) {
-        e = fds[0] < 0 ? e : errno;
-        sbx_close(&fds[0]);
-        sbx_close(&fds[1]);
-        return sbx_py_errno(-e);
-    }
+    int r = sbx_pair(fds);
+    if (r < 0)
+        return sbx_py_errno(r);
     return tuple_of_fds(fds, 2);
 }
 

@@ -27,8 +27,8 @@ HELPERS = {
         "_blas _generator _header _hooks _injob _leftovers _lines _nested _plan _preload _protect "
         "_pythons _report _transfer _wire"
     ),
-    "C": "_arena _boxes _command _engine _exits _fast _gate _mirror _notes _notices _outcome "
-    "_output _pools _prepare _said _setup _stream _traced",
+    "C": "_arena _boxes _command _engine _exits _fast _gate _mirror _notes _notices _noting "
+    "_outcome _output _pools _prepare _said _setup _stream _traced",
     "D": "_calls _describe _futures _load _signature _verbs _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}

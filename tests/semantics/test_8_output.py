@@ -469,6 +469,46 @@ def test_8_3_an_unknown_category_is_told_by_name() -> None:
     assert caught[0].category is UserWarning
 
 
+def test_8_3_what_a_finalizer_warns_cannot_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    @sandbox
+    def f() -> str:
+        open("/proc/self/stat")  # noqa: SIM115
+        return "done"
+
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: seen.append(found.exc_value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert f() == "done"
+    assert [type(error) for error in seen] == [ResourceWarning]
+
+
+def test_8_3_what_python_ignores_costs_nothing_until_it_matters(scratch: Path) -> None:
+    (scratch / "tool.py").write_text(
+        textwrap.dedent("""
+        import sys, warnings
+        from agentsbx import sandbox
+        @sandbox
+        def f():
+            open("/proc/self/stat").read()
+            warnings.warn("old", DeprecationWarning)
+            return "agentsbx._report" in sys.modules
+        """)
+    )
+    plain = python("import tool; print(tool.f(), tool.f())", scratch)
+    assert (plain.stdout, plain.stderr) == ("False False\n", "")
+    source = """
+import tool, warnings
+tool.f()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    tool.f()
+print(sorted(w.category.__name__ for w in caught))
+"""
+    told = python(source, scratch)
+    assert (told.stdout, told.stderr) == ("['DeprecationWarning', 'ResourceWarning']\n", "")
+
+
 # -- 8.4 nobody to ask ----------------------------------------------------------------------------
 
 
