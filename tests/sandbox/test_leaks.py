@@ -73,6 +73,7 @@ def _picture() -> dict[str, Any]:
 
 
 @pytest.mark.limit(400)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of what its jobs leave behind
 def test_a_thousand_calls_leave_nothing_behind(box: Any, scratch: Path) -> None:
     call = box.sandbox(timeout="10s")(work)
     short = box.sandbox(timeout="50ms", write=[str(scratch)])(work)
