@@ -49,8 +49,10 @@ static char **split(char **s, char *end, uint32_t n)
 
     for (uint32_t i = 0; words && i < n; i++) {
         size_t len = strnlen(*s, (size_t)(end - *s));
-        if (*s + len >= end)
+        if (*s + len >= end) {
+            free(words);
             return NULL;
+        }
         words[i] = *s;
         *s += len + 1;
     }
