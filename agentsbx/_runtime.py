@@ -25,6 +25,7 @@ from agentsbx import (
     _outcome,
     _setup,
     _ship,
+    _swallowed,
     _transfer,
 )
 from agentsbx._boxes import Box, Pool, PoolGone
@@ -275,6 +276,8 @@ def _invoke(
     detail: bool,
 ) -> Result:
     reply = Reply(*_outputs(site))
+    if site.policy.strict_violations:
+        detail, reply.denials = True, []
     error: SandboxUnavailable | None = None
     for _ in range(ATTEMPTS):
         with site.lock:
@@ -318,7 +321,7 @@ def _invoke(
         if (
             watch is None
             and place is not None
-            and not site.policy.fresh
+            and not (site.policy.fresh or site.policy.strict_violations)
             and result.error is None
             and _HAS_ENVIRON
         ):
@@ -386,16 +389,14 @@ def _result(
     error: BaseException | None = None
     classes = site.classes(snapshot, args, kwargs)
     planted = watch.planted() if watch is not None else []
-    if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
+    has_answer = reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over
+    if has_answer:
         try:
             value = _outcome.value_of(reply, classes, site.annotation, site.codec_limits)
             if not planted and not detail and not reply.lost:
                 return Result(value=value)
         except Exception as e:
             error = e
-        has_answer = True
-    else:
-        has_answer = False
     if reply.over == "buffers" and site.codec_limits.buffer_bytes < site.policy.limits.buffers:
         reply.over = "result"
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
@@ -409,6 +410,9 @@ def _result(
     if planted:
         error, more = planted_error(planted, error)
         violations = more + violations
+    if reply.denials is not None:
+        more = _swallowed.violations(reply.denials, site.policy, pool.job.cwd, record)
+        error = _swallowed.raise_for(_swallowed.merge(violations, more), error)
     if reply.lost:
         _warn_lost(site, reply.lost)
     enforced = pool.job.enforced

@@ -28,6 +28,7 @@ class Setup(NamedTuple):
     policy: bytes  # msgpack of the Policy, for nested calls (semantics 5.6)
     body_bytes: int  # limits of the result
     buffer_bytes: int
+    watches: bool  # note exceptions that the body swallows (`_watch`)
 
 
 def seen(site: CallSite) -> tuple[Any, ...]:
@@ -48,6 +49,7 @@ def setup(site: CallSite) -> Setup:
         _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,
         site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
+        site.policy.strict_violations,
     )  # fmt: skip
 
 

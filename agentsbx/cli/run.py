@@ -144,4 +144,4 @@ def _exit_code(result: Result, explains: bool) -> int:
         complain(message)
     if explains and not messages:
         complain("nothing was denied")
-    return OURS if code is None else code
+    return OURS if code is None or (code == 0 and error is not None) else code

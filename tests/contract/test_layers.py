@@ -23,8 +23,9 @@ LAYERS = {
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
     "A": "_await _policy _remedies _site_keys _types _units",
-    "B": "_blas _header _injob _nested _plan _preload _protect _transfer _wire",
-    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _traced _setup",
+    "B": "_benign _blas _header _injob _nested _plan _preload _protect _transfer _watch _wire",
+    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _setup _swallowed "
+    "_traced",
     "D": "_calls _describe _load _signature _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
