@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from agentsbx._leftovers import Collector
 from agentsbx._wire import FILES, LEFT_FILE, MAX_KEPT, MAX_LISTED
 
+# What an attack leaves open in its job, Python warns of: it is the point here.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
 FRAMES = [
     "short",
     "unknown flags",

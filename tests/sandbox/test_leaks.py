@@ -74,6 +74,7 @@ def _picture() -> dict[str, Any]:
 
 
 @pytest.mark.limit(400)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of what its jobs leave behind
 def test_a_thousand_calls_leave_nothing_behind(box: Any, scratch: Path) -> None:
     call = box.sandbox(timeout="10s")(work)
     short = box.sandbox(timeout="50ms", write=[str(scratch)])(work)
@@ -84,6 +85,7 @@ def test_a_thousand_calls_leave_nothing_behind(box: Any, scratch: Path) -> None:
         if kind in ("plain", "files", "daemon", "children"):
             assert result.value == kind, result
         elif kind == "big":
+            assert result.error is None, result
             assert len(result.value) == 2 << 20
         elif kind == "output":
             assert len(result.stdout) == 100001

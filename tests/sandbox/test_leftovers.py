@@ -363,6 +363,7 @@ time.sleep(0.2)
 
 
 @pytest.mark.parametrize("kind", ["function", "command"])
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_a_file_that_changes_while_it_is_read(kind: str) -> None:
     """Daemons of the job go on writing, cutting and replacing."""
     if kind == "function":
