@@ -95,10 +95,12 @@ def run_command(
 
     `stdin`: bytes to read, a descriptor, or nothing; `stdout` and `stderr`: descriptors, or None to
     capture. `Result.value` is the exit code, 128+n for a signal, 127 where the program does not
-    exist. `explain`: trace it, which is slower, and tell each call that was denied. `keep`:
-    patterns of the files in private places that come back.
+    exist. `explain`: trace it, which is slower, and tell each call that was denied;
+    `strict_violations` does so too, and a denial that is no benign probe is then an error.
+    `keep`: patterns of the files in private places that come back.
     """
     rt = _engine.current()
+    explain = explain or policy.strict_violations
     try:
         fds = stdin, stdout, stderr
         return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain, keep)
@@ -238,6 +240,10 @@ def _command_result(
     if watch is not None and (planted := watch.planted()):
         error, more = planted_error(planted, error)
         violations = more + violations
+    if policy.strict_violations:
+        from agentsbx._swallowed import raise_for
+
+        error = raise_for(violations, error)
     if error is not None or record.n_pids_refused or violations:
         from agentsbx._outcome import mark_hit
 

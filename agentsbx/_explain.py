@@ -224,10 +224,7 @@ def _hidden(
     if not policy.reveal or host_exists is None or allows(policy, path) != "nothing":
         return None
     if path == "/" or any(is_below(path, place) for place in _KERNEL):
-        if not host_exists(path):
-            return None
-        what = f"{quote(path)} is the host's: a sandbox has a root, /proc, /sys and /dev of its own"
-        return violation("open", path, "mount", what, todo="no rule allows it")
+        return _no_grant(path) if host_exists(path) else None
     if host_exists(path):
         what = f"{quote(path)} exists on the host, but the policy hides it"
         return violation("read", path, "mount", what, rule=path_rule("read", path))
@@ -242,6 +239,17 @@ def _hidden(
         todo = f"to write there say {rule}, to read read=[...]"
         return violation("open", path, "mount", what, rule=rule, todo=todo)
     return None
+
+
+def _no_grant(path: str) -> Violation:
+    """What no rule can name: the root, and what each sandbox has of its own."""
+    if path == "/":
+        what = "listing '/' is denied: a sandbox's root holds only what is granted"
+        return violation("read", path, "mount", what, todo="name the folder that is meant")
+    what = (
+        f"{quote(path)} exists on the host; a sandbox has its own /proc, /sys and /dev without it"
+    )
+    return violation("read", path, "mount", what, todo="no rule allows it")
 
 
 def _read_only(path: str, policy: Policy, cwd: str | None) -> Violation:

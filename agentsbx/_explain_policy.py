@@ -95,7 +95,9 @@ def _limit(policy: Policy, name: str) -> str:
 
 def _behaviour(policy: Policy) -> list[str]:
     lines = []
-    if policy.on_violation == "raise":
+    if policy.strict_violations:
+        lines.append("A denial raises SandboxViolation, also where the function swallows it.")
+    elif policy.on_violation == "raise":
         lines.append("A denial that leaves the function raises SandboxViolation.")
     else:
         lines.append("A denial is recorded in Result.violations and raises nothing of ours.")

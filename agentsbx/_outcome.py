@@ -12,7 +12,7 @@ import os
 import signal
 import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -99,32 +99,15 @@ def _explained(
     record: ExitRecord | None,
 ) -> tuple[BaseException, list[Violation]]:
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
-    violation: Violation | None = None
     if isinstance(exc, AgentsbxError):
         return exc, []
-    if isinstance(exc, OSError):
-        calling, source = _innermost(exc)
-        context = _explain.Context(
-            cwd=cwd, private=_private(policy, cwd), calling=calling, source=source,
-            host_readable=lambda path: _may_read(policy, path), host_which=_which,
-        )  # fmt: skip
-        violation = _explain.explain_oserror(
-            type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
-            context=context,
-        )  # fmt: skip
-        if violation is None and _is_fork_refused(exc, policy, record):
-            violation = _explain_limits.explain_thread(policy)
-    elif isinstance(exc, KeyError) and exc.args:
-        violation = _explain.explain_keyerror(exc.args[0], policy, lambda n: n in os.environ)
-    elif isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
-        violation = _explain_limits.explain_thread(policy)
-    elif isinstance(exc, ModuleNotFoundError) and (policy.python or policy.packages):
-        exc.add_note(f"agentsbx: it was looked for in {_libraries(policy)}")
-    elif isinstance(exc, MemoryError):
+    if isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
-    else:
-        violation = _told(exc, policy, cwd)
+    if isinstance(exc, ModuleNotFoundError) and (policy.python or policy.packages):
+        exc.add_note(f"agentsbx: it was looked for in {_libraries(policy)}")
+    seen = _seen(exc)
+    violation = _told(exc, policy, cwd) if seen is None else denial(seen, policy, cwd, record)
     if violation is None:
         if isinstance(exc, PermissionError):
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
@@ -199,25 +182,71 @@ def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
     return next(iter(violations(text.encode("utf-8", "replace"), policy, cwd)), None)
 
 
+class Seen(NamedTuple):
+    """What is known about an exception of a job, whether it left the body or was swallowed there.
+
+    `kind` is "KeyError" (`filename`: the key), "RuntimeError" (a thread that could not start), or
+    the class of an `OSError`; `calling` and `source` are the innermost function and its line.
+    """
+
+    kind: str
+    errno: int | None = None
+    filename: object = None
+    filename2: object = None
+    calling: str | None = None
+    source: str | None = None
+    creates: bool = True
+
+
+def _seen(exc: BaseException) -> Seen | None:
+    if isinstance(exc, OSError):
+        calling, source = _innermost(exc)
+        return Seen(type(exc).__name__, exc.errno, exc.filename, exc.filename2, calling, source)
+    if isinstance(exc, KeyError) and exc.args:
+        return Seen("KeyError", filename=exc.args[0])
+    if isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
+        return Seen("RuntimeError")
+    return None
+
+
+def denial(seen: Seen, policy: Policy, cwd: str, record: ExitRecord | None) -> Violation | None:
+    """Return the violation behind an exception of a job; None where no rule of ours stood there."""
+    if seen.kind == "KeyError":
+        return _explain.explain_keyerror(seen.filename, policy, lambda n: n in os.environ)
+    if seen.kind == "RuntimeError":
+        return _explain_limits.explain_thread(policy)
+    context = _explain.Context(
+        cwd=cwd, private=_private(policy, cwd), calling=seen.calling, source=seen.source,
+        creates=seen.creates, host_readable=lambda path: _may_read(policy, path),
+        host_which=_which,
+    )  # fmt: skip
+    found = _explain.explain_oserror(
+        seen.kind, seen.errno, seen.filename, seen.filename2, policy, os.path.lexists,
+        context=context,
+    )  # fmt: skip
+    if found is None and _is_fork_refused(seen, policy, record):
+        return _explain_limits.explain_thread(policy)
+    return found
+
+
 def _which(name: str) -> str | None:
     import shutil
 
     return shutil.which(name)
 
 
-def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) -> bool:
+def _is_fork_refused(seen: Seen, policy: Policy, record: ExitRecord | None) -> bool:
     """EAGAIN without a name, from a job that stood at its limit.
 
     `fork(2)` has no frame of its own.
     """
-    if exc.errno != errno.EAGAIN or exc.filename is not None or record is None:
+    if seen.errno != errno.EAGAIN or seen.filename is not None or record is None:
         return False
     if record.n_pids_refused or record.peak_processes >= policy.limits.processes - 1 > 0:
         return True
-    calling, source = _innermost(exc)
-    if source is not None:  # non-blocking I/O gives EAGAIN too
-        return any(word in source for word in ("fork", "Popen", "spawn", "start"))
-    return calling not in ("recv", "read", "accept", "send", "write")
+    if seen.source is not None:  # non-blocking I/O gives EAGAIN too
+        return any(word in seen.source for word in ("fork", "Popen", "spawn", "start"))
+    return seen.calling not in ("recv", "read", "accept", "send", "write")
 
 
 def _chained(error: BaseException, cause: BaseException) -> BaseException:

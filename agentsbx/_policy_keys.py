@@ -255,6 +255,7 @@ FIELDS: dict[str, Callable[[str, object, str | None], Any]] = {
     "strict": _flag,
     "on_missing": _choice("error", "weaken"),
     "on_violation": _choice("raise", "record"),
+    "strict_violations": _flag,
     "reveal": _flag,
     "fresh": _flag,
     "python": _path,

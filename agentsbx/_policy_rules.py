@@ -67,6 +67,13 @@ def check(policy: Policy) -> None:
             path="strict",
             hint="drop one of the two",
         )
+    if policy.strict_violations and policy.on_violation == "record":
+        raise PolicyError(
+            'strict_violations=True contradicts on_violation="record": one raises every denial, '
+            "the other none",
+            path="strict_violations",
+            hint="drop one of the two",
+        )
     if policy.profile == "strict" and policy.syscalls:
         exec_like = sorted({"execve", "execveat", "fork", "vfork"} & set(policy.syscalls))
         if exec_like:
@@ -106,6 +113,12 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
     for key, mine, needed, weaker in (
         ("strict", policy.strict_limits, other.strict_limits, "limits without a cgroup"),
         ("on_missing", policy.on_missing == "error", other.on_missing == "error", "weakening"),
+        (
+            "strict_violations",
+            policy.strict_violations,
+            other.strict_violations,
+            "swallowing denials",
+        ),
         ("reveal", not policy.reveal, not other.reveal, "telling that hidden paths exist"),
         ("fresh", policy.fresh, other.fresh, "a shared template (fresh=False)"),
     ):

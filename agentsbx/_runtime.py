@@ -23,6 +23,7 @@ from agentsbx import (
     _noting,
     _outcome,
     _ship,
+    _swallowed,
 )
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
@@ -232,6 +233,7 @@ def _invoke(
     cancel: Cancel | None,
     detail: bool,
 ) -> Result:
+    detail = detail or site.policy.strict_violations
     keep = site.looks_for(detail)
     reply = reply_to(site, keep)
     for call in attempts(rt, site, args, kwargs, reply, keep):
@@ -259,6 +261,7 @@ def _invoke(
             call.watch is None
             and call.place is not None
             and not call.place.layout.marks
+            and not site.policy.strict_violations
             and result.error is None
             and _HAS_ENVIRON
         ):
@@ -313,10 +316,12 @@ def _exchange(
 
 
 def reply_to(site: CallSite, keep: bytes | None) -> Reply:
-    """Return what takes the answer: output, and files where they are looked for."""
+    """Return what takes the answer: output; files, swallowed denials where asked for."""
     reply = Reply(*outputs(site.output, site.policy.limits.output))
     if keep is not None:
         reply.keep = keep, site.codec_limits.buffer_bytes
+    if site.policy.strict_violations:
+        reply.denials = []
     return reply
 
 
@@ -337,16 +342,15 @@ def settle(
     error: BaseException | None = None
     classes = site.classes(snapshot, args, kwargs, annotation)
     planted = watch.planted() if watch is not None else []
-    if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
+    has_answer = reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over
+    if has_answer:
         try:
             value = _outcome.value_of(reply, classes, annotation, site.codec_limits)
-            if not planted and not detail and not reply.lost and reply.left is None:
+            is_plain = not (planted or detail or reply.lost or reply.denials)
+            if is_plain and reply.left is None:
                 return Result(value=value)
         except Exception as e:
             error = e
-        has_answer = True
-    else:
-        has_answer = False
     if reply.over == "buffers" and site.codec_limits.buffer_bytes < site.policy.limits.buffers:
         reply.over = "result"
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
@@ -360,6 +364,9 @@ def settle(
     if planted:
         error, more = planted_error(planted, error)
         violations = more + violations
+    if reply.denials is not None:
+        more = _swallowed.violations(reply.denials, site.policy, pool.job.cwd, record)
+        error = _swallowed.raise_for(_swallowed.merge(violations, more), error)
     if reply.lost:
         _notices.lost(site, reply.lost)
     discarded, files = _exits.files_of(reply)

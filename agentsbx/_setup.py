@@ -29,6 +29,7 @@ class Setup(NamedTuple):
     body_bytes: int  # limits of the result
     buffer_bytes: int
     mirrored: tuple[Any, ...] | None  # `_mirror.mirrored`
+    watches: bool  # note exceptions that the body swallows (`_watch`)
 
 
 def seen(site: CallSite) -> tuple[Any, ...]:
@@ -49,4 +50,5 @@ def setup(site: CallSite) -> Setup:
         _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,
         site.codec_limits.body_bytes, site.codec_limits.buffer_bytes, mirrored,
+        site.policy.strict_violations,
     )  # fmt: skip

@@ -182,7 +182,7 @@ class Stream:
         call, talk, site = self._call, self._talk, self._site
         assert call is not None
         assert talk is not None
-        detail = self.detail or call.watch is not None
+        detail = self.detail or call.watch is not None or site.policy.strict_violations
         self._talk = None
         talk.end(detail)
         try:

@@ -83,6 +83,7 @@ class Keywords(TypedDict, total=False):
     strict: bool
     on_missing: Literal["error", "weaken"] | None
     on_violation: Literal["raise", "record"] | None
+    strict_violations: bool
     reveal: bool
     fresh: bool
     python: StrPath | None

@@ -89,14 +89,14 @@ def _apply(setup: tuple[Any, ...]) -> int:
 
     Returns the number of threads for the linear algebra libraries.
     """
-    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes, mirrored = setup
+    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes, mirrored, watches = setup
     if env is not None:
         os.environ.clear()
         os.environ.update(env)
     sys.argv[:] = argv
     if main_file is not None:
         sys.modules["__main__"].__file__ = main_file
-    _injob.enter(policy, body_bytes, buffer_bytes)
+    _injob.enter(policy, body_bytes, buffer_bytes, watches)
     if mirrored is not None:
         _hooks.mirror(mirrored)
     n: int = blas_threads
@@ -160,6 +160,8 @@ class _Job:
         _reseed(seed)
         _blas.restore(self.blas_threads)
         fn, args, kwargs = self.receiver.load_call(blob, buffers)
+        if _injob.watches:
+            _watch_body()
         try:
             if kind == 0:
                 value = fn(*args, **kwargs)
@@ -188,6 +190,7 @@ class _Job:
         elif how == _generator.RAISED:
             _fail(value)
         else:
+            _tell_watched()
             _finish(_n_files)
             _send(Frame.ERROR, b"", [])
 
@@ -207,7 +210,29 @@ def _give(item: Any) -> None:
     _send(_YIELD, body, buffers)
 
 
+_watch: Any = None  # under `strict_violations`: what notes the exceptions of the body
+
+
+def _watch_body() -> None:
+    """Note the body's exceptions from now on, those too that it swallows."""
+    global _watch
+    from agentsbx._watch import Watch
+
+    _watch = Watch()
+
+
+def _tell_watched() -> None:
+    """Send what was noted, ahead of the answer; what follows is our own code."""
+    global _watch
+    watch, _watch = _watch, None
+    if watch is not None:
+        watch.close()
+        for frame in watch.frames:
+            _core.send_frame(CHANNEL, Frame.DENIED, frame)
+
+
 def _answer(value: Any) -> None:
+    _tell_watched()
     try:
         body, buffers = encode(value, limits=_injob.limits())
     except Exception as e:
@@ -229,6 +254,7 @@ def _answer(value: Any) -> None:
 
 
 def _fail(exc: BaseException) -> None:
+    _tell_watched()
     tb = exc.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
         tb = tb.tb_next  # our own frames say nothing to the user
@@ -324,7 +350,7 @@ def prepare(env: dict[str, str]) -> _Job:
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
     """
-    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20, None)
+    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20, None, False)
     body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
     # A line that is printed is seen at once, and stays when the job is killed (semantics 8).

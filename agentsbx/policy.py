@@ -136,6 +136,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     on_violation: Annotated[
         Literal["raise", "record"], Meta(description="Raise a denial, or record it only.")
     ] = "raise"
+    strict_violations: Annotated[
+        bool, Meta(description="Raise a denial also where the code swallowed it.")
+    ] = False
     reveal: Annotated[
         bool, Meta(description="Whether messages may say that a hidden path exists.")
     ] = True

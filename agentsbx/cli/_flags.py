@@ -48,6 +48,7 @@ _WORDS = {
 _FLAGS = {
     "strict": "demand a cgroup for every limit",
     "fresh": "a new interpreter for every call",
+    "strict-violations": "trace the command (slower): a denial that it swallowed is an error",
 }
 FLAG_HELP = "\n".join(
     [
@@ -85,7 +86,7 @@ def parse_flags(
         if name in _FLAGS or name in switches:
             if equals:
                 raise UsageError(f"--{name} takes no value")
-            found[name] = True
+            found[name.replace("-", "_")] = True
             continue
         if name not in _LISTS and name not in _WORDS and name not in ("policy", *more):
             raise UsageError(f"unknown option --{name}{_close(name, (*more, *switches))}")

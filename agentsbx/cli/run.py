@@ -151,4 +151,4 @@ def _exit_code(result: Result, explains: bool) -> int:
         complain("nothing was denied")
     if explains and result.discarded:
         complain(f"left in private places and gone: {result.discarded.summary()}")
-    return OURS if code is None else code
+    return OURS if code is None or (code == 0 and error is not None) else code

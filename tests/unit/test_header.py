@@ -60,7 +60,7 @@ def test_a_very_long_list_of_names_is_cut():
 
 
 def test_calls_and_snapshots_come_back():
-    setup = Setup({"A": "1"}, ["prog"], None, 4, b"policy", 5, 6, (None, True, False))
+    setup = Setup({"A": "1"}, ["prog"], None, 4, b"policy", 5, 6, (None, True, False), watches=True)
     snapshot = _header.pack_snapshot(setup, b"blob", [1, 2])
     assert _header.unpack(snapshot) == (tuple(setup), b"blob", [1, 2])
     assert type(_header.unpack(snapshot)[0]) is tuple, "a job does not know the host's classes"
