@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 
 import agentsbx
 from agentsbx import PolicyError, SandboxBusy, SandboxExecutor, _gate, configure, sandbox
+from sandbox.watching import eventually, sleepers
 
 
 @sandbox
@@ -50,20 +51,7 @@ def counts(n: int) -> Iterator[int]:
     yield from range(n)
 
 
-def sleepers() -> int:
-    n = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
-                n += file.read() == b"sleep\x0061\0"
-    return n
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
+until = functools.partial(eventually, seconds=10.0)
 
 
 @pytest.fixture
@@ -101,9 +89,9 @@ def test_6_an_error_of_the_body_is_the_futures() -> None:
 
 
 def test_6_cancel_kills_a_running_call() -> None:
-    before = sleepers()
+    before = sleepers(61)
     future = with_child.submit()
-    assert until(lambda: sleepers() == before + 1)
+    assert until(lambda: sleepers(61) == before + 1)
     called: list[Any] = []
     future.add_done_callback(called.append)
     assert future.running()
@@ -111,7 +99,7 @@ def test_6_cancel_kills_a_running_call() -> None:
     assert future.cancelled()
     assert future.done()
     assert called == [future]
-    assert until(lambda: sleepers() == before)
+    assert until(lambda: sleepers(61) == before)
     with pytest.raises(concurrent.futures.CancelledError):
         future.result(1)
     assert until(lambda: _gate.gate().running == 0)

@@ -11,7 +11,7 @@ import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 
 import agentsbx
 from agentsbx import RemoteError, SerializationError, sandbox
+from sandbox.watching import eventually, sleepers
 
 
 @dataclass
@@ -53,13 +54,6 @@ async def acount(n: int) -> AsyncIterator[int]:
     for i in range(n):
         await asyncio.sleep(0)
         yield i
-
-
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 # -- the protocol ------------------------------------------------------------------------------
@@ -276,21 +270,12 @@ def test_6_nothing_of_an_abandoned_generator_is_left() -> None:
     next(count(1))
     gc.collect()
     time.sleep(0.3)
-    before = sleepers()
+    before = sleepers(60)
     generator = busy()
     next(generator)
-    assert until(lambda: sleepers() == before + 1)
+    assert eventually(lambda: sleepers(60) == before + 1)
     del generator
-    assert until(lambda: sleepers() == before)
-
-
-def sleepers() -> int:
-    n = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
-                n += file.read() == b"sleep\x0060\0"
-    return n
+    assert eventually(lambda: sleepers(60) == before)
 
 
 def test_6_a_generator_that_ignores_close() -> None:
