@@ -124,15 +124,12 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
     return r;
 }
 
-ssize_t sbx_read_file(int dirfd, const char *path, char *buf, size_t n)
+ssize_t sbx_read_all(int fd, char *buf, size_t n)
 {
-    SBX_FD int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
     size_t len = 0;
 
-    if (fd < 0)
-        return -errno;
-    while (len < n - 1) {
-        ssize_t r = read(fd, buf + len, n - 1 - len);
+    while (len < n) {
+        ssize_t r = read(fd, buf + len, n - len);
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)
@@ -141,8 +138,19 @@ ssize_t sbx_read_file(int dirfd, const char *path, char *buf, size_t n)
             break;
         len += (size_t)r;
     }
-    buf[len] = 0;
     return (ssize_t)len;
+}
+
+ssize_t sbx_read_file(int dirfd, const char *path, char *buf, size_t n)
+{
+    SBX_FD int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    ssize_t len = sbx_read_all(fd, buf, n - 1);
+    if (len >= 0)
+        buf[len] = 0;
+    return len;
 }
 
 int sbx_write_file(int dirfd, const char *path, const char *text)

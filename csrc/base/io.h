@@ -49,6 +49,8 @@ int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t
 ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
                  unsigned *n_fds, int flags);
 
+/* As much as there is until the end, at most n bytes. Length or -errno. */
+ssize_t sbx_read_all(int fd, char *buf, size_t n);
 /* Whole file into buf (NUL-terminated, at most n - 1 bytes), relative to dirfd. Length
  * or -errno. */
 ssize_t sbx_read_file(int dirfd, const char *path, char *buf, size_t n);

@@ -99,32 +99,13 @@ static void list(struct sbx_leftovers *w, uint64_t size, enum sbx_left_kind kind
 
 /* -- what is kept ----------------------------------------------------------------- */
 
-/* As much as there is, at most n bytes: a file that grows meanwhile is cut. Length or
- * -errno. */
-static ssize_t read_all(int fd, char *to, size_t n)
-{
-    size_t at = 0;
-
-    while (at < n) {
-        ssize_t r = read(fd, to + at, n - at);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -errno;
-        if (r == 0)
-            break;
-        at += (size_t)r;
-    }
-    return (ssize_t)at;
-}
-
 static int is_zero(const char *s, size_t n)
 {
     return n && !*s && !memcmp(s, s + 1, n - 1);
 }
 
-/* A sealed memfd of the first `size` bytes, holes kept. Its fd, and in *size what was
- * there; or -errno. */
+/* A sealed memfd of the first `size` bytes, holes kept; a file that grows meanwhile is
+ * cut. Its fd, and in *size what was there; or -errno. */
 static int copy(int from, char *buf, size_t n_buf, uint64_t *size)
 {
     const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
@@ -137,7 +118,7 @@ static int copy(int from, char *buf, size_t n_buf, uint64_t *size)
         return -errno;
     while (at < *size) {
         uint64_t part = *size - at < n_buf ? *size - at : n_buf;
-        ssize_t n = read_all(from, buf, (size_t)part);
+        ssize_t n = sbx_read_all(from, buf, (size_t)part);
         if (n < 0)
             return (int)n;
         for (ssize_t done = 0; done < n && !is_zero(buf, (size_t)n);) {
@@ -166,7 +147,7 @@ static int send_kept(struct sbx_leftovers *w, int from, uint64_t size)
     SBX_FD int memfd = -1;
 
     if (size <= SBX_FILES_INLINE) {
-        ssize_t got = read_all(from, to + n, (size_t)size);
+        ssize_t got = sbx_read_all(from, to + n, (size_t)size);
         if (got < 0)
             return (int)got;
         size = (uint64_t)got;

@@ -220,10 +220,7 @@ void sbx_reaper_run(uint32_t cpu)
         fail(e->stage, e->err);
     report_leftovers(n_files, &c);
     m.status = status;
-    m.usage = (struct sbx_usage){(uint64_t)ru.ru_utime.tv_sec * 1000000u +
-                                     (uint64_t)ru.ru_utime.tv_usec,
-                                 (uint64_t)ru.ru_stime.tv_sec * 1000000u +
-                                     (uint64_t)ru.ru_stime.tv_usec,
+    m.usage = (struct sbx_usage){sbx_time_us(&ru.ru_utime), sbx_time_us(&ru.ru_stime),
                                  (uint64_t)ru.ru_maxrss};
     (void)sbx_send(SBX_JOB_CHANNEL, &m.head, sizeof m.head, &m.status, m.head.n_inline,
                    NULL, 0, 0);
