@@ -13,10 +13,10 @@ import contextvars
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Cancellable", "in_thread", "submit"]
+__all__ = ["Cancellable", "each", "in_thread", "submit"]
 
 IDLE_S = 10.0
 
@@ -123,3 +123,9 @@ async def in_thread(call: Callable[[], T], cancel: Cancellable) -> T:
                 cancel.cancel()
         future.exception()
         raise
+
+
+async def each(items: Iterable[T]) -> AsyncIterator[T]:
+    """Give the items of a plain iterable to `async for`."""
+    for item in items:
+        yield item

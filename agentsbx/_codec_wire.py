@@ -64,6 +64,10 @@ class CodecLimits(msgspec.Struct, frozen=True):
         buffers = min(limits.buffers, limits.result) if is_lower else limits.buffers
         return cls(body_bytes=limits.result, buffer_bytes=buffers)
 
+    def keyword(self, which: str, limits: Limits) -> str:
+        """Host: the keyword behind the bound that was met; see `of`."""
+        return "result" if which == "buffers" and self.buffer_bytes < limits.buffers else which
+
 
 DEFAULT = CodecLimits()
 

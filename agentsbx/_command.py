@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _engine, _exits, _transfer
+from agentsbx import _core, _engine, _exits, _header, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
 from agentsbx._job import Cancel, Exchange, Reply, is_gone
@@ -125,7 +125,7 @@ def _run_command(
     reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
     if explain:
         reply.denials = []
-    patterns = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
+    patterns = _header.pack_patterns(keep)
     reply.keep = patterns, policy.limits.buffers
     for _ in range(ATTEMPTS):
         try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 from agentsbx import _calls
 from agentsbx._kinds import Kind, kind_of
 from agentsbx._load import load
-from agentsbx._signature import bind_verb, evaluated_signature
+from agentsbx._signature import bind_verb, evaluated_signature, return_annotation
 from agentsbx._wrappers import WRAPPERS, is_wrapper
 
 if TYPE_CHECKING:
@@ -262,10 +262,8 @@ class _Site:
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
         load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
-        returned = evaluated_signature(fn)[1].get("return")
-        annotation = None if isinstance(returned, str) else returned
         site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, annotation=annotation, kind=self.kind, **options
+            fn, self.policy, annotation=return_annotation(fn), kind=self.kind, **options
         )
         self._made = fn, site
         return site
@@ -352,13 +350,11 @@ def _aiter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     job = _calls.inside(wrapper)
     if job is None:
         return _calls.astream(wrapper, args, kwargs)
+    from agentsbx._await import each
+
     is_async = wrapper.__agentsbx_site__.kind.is_async
-    return job(*args, **kwargs) if is_async else _each(job, args, kwargs)
-
-
-async def _each(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    for item in job(*args, **kwargs):
-        yield item
+    items = job(*args, **kwargs)
+    return items if is_async else each(items)
 
 
 def _options(wrapper: Any, keywords: dict[str, Any]) -> Any:

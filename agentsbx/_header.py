@@ -7,10 +7,12 @@ in any case: a page that a job touches is a page copied. Those of a job are byte
 from __future__ import annotations
 
 import _pickle
+import os
 import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 _COUNT = struct.Struct("<II")
@@ -35,6 +37,11 @@ def pack_call(
     back, each with its NUL; b"": those files are listed; None: they are not looked at.
     """
     return _pickle.dumps((snapshot, blob, lengths, int(kind), seed, keep), 5)
+
+
+def pack_patterns(patterns: Sequence[str]) -> bytes:
+    """Patterns of files, each with its NUL: `keep` of a CALL and of an EXEC frame."""
+    return b"".join(os.fsencode(pattern) + b"\0" for pattern in patterns)
 
 
 def pack_module(blob: bytes, lengths: list[int]) -> bytes:

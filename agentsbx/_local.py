@@ -13,13 +13,12 @@ import contextvars
 import functools
 import sys
 import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentsbx import _nested, _ship
-from agentsbx._await import in_thread
+from agentsbx import _nested, _notices, _seeds, _ship
+from agentsbx._await import each, in_thread
 from agentsbx._codec import (
     ClassTable,
     CodecLimits,
@@ -32,7 +31,7 @@ from agentsbx._explain_limits import explain_limit, limit_table
 from agentsbx._host import hidden_env
 from agentsbx._kinds import Kind, annotations_of
 from agentsbx._local_output import Kept, kept_output
-from agentsbx._signature import bind_call, evaluated_signature
+from agentsbx._signature import bind_call, return_annotation
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
@@ -132,13 +131,8 @@ def _items(call: _Call) -> Any:
 def astream(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the async generator of a call that runs here."""
     if not wrapper.__agentsbx_site__.kind.is_async:
-        return _each(stream(wrapper, args, kwargs))
+        return each(stream(wrapper, args, kwargs))
     return _aitems(_Call(wrapper, args, kwargs))
-
-
-async def _each(generator: Any) -> Any:
-    for item in generator:
-        yield item
 
 
 async def _aitems(call: _Call) -> Any:
@@ -221,8 +215,7 @@ class _Call:
             wrapper_reducer=_nested.reduce,
         )
         self.args, self.kwargs = self._snapshot.copy_call(args, kwargs)
-        returned = evaluated_signature(fn)[1].get("return")
-        annotation = None if isinstance(returned, str) else returned
+        annotation = return_annotation(fn)
         self._item: Any = None
         self._annotation = annotation
         if self.kind.streams:
@@ -257,8 +250,7 @@ class _Call:
             which = getattr(error, "limit", None)
             if which not in ("result", "buffers"):
                 return self.failed(error)
-            if self._limits.buffer_bytes < self.policy.limits.buffers:
-                which = "result"  # a small `result=` bounds all that comes back
+            which = self._limits.keyword(which, self.policy.limits)
             table = limit_table(self.policy.limits, {}, self._usage())
             return self._result(error=explain_limit(which, table, self._usage())[0])
         try:
@@ -305,12 +297,11 @@ class _Call:
         """Say what a sandbox would not have brought back: here it happened for real."""
         name = self._snapshot.first_change()
         if name is not None:
-            code = getattr(self.fn, "__code__", None)
-            warnings.warn_explicit(
+            _notices.warn_at(
+                getattr(self.fn, "__code__", None),
                 f"{getattr(self.fn, '__qualname__', self.fn)} changed {name!r}, which it captured: "
-                "what a sandboxed call does to it does not come back", RuntimeWarning,
-                code.co_filename if code else "agentsbx", code.co_firstlineno if code else 1,
-            )  # fmt: skip
+                "what a sandboxed call does to it does not come back",
+            )
 
 
 def _own(buffers: list[memoryview]) -> list[memoryview]:
@@ -318,10 +309,10 @@ def _own(buffers: list[memoryview]) -> list[memoryview]:
     return [memoryview(bytearray(b)) for b in buffers]
 
 
-_GENERATORS = {
-    "random": ("getstate", "setstate", "seed", 1 << 64),
-    "numpy.random": ("get_state", "set_state", "seed", 1 << 32),
-    "torch": ("get_rng_state", "set_rng_state", "manual_seed", 1 << 63),
+_STATES = {
+    "random": ("getstate", "setstate"),
+    "numpy.random": ("get_state", "set_state"),
+    "torch": ("get_rng_state", "set_rng_state"),
 }
 
 
@@ -330,13 +321,13 @@ def _seeded(seed: int | None) -> Iterator[None]:
     """`seed=`: the global generators that are loaded start from it, and go on as before after."""
     before = []
     if seed is not None:
-        import random  # noqa: F401 - loaded for the table below
+        import random  # noqa: F401 - loaded for the table
 
-        for name, (get, put, start, size) in _GENERATORS.items():
+        for name, (get, put) in _STATES.items():
             module = sys.modules.get(name)
             if module is not None:
                 before.append((getattr(module, put), getattr(module, get)()))
-                getattr(module, start)(seed % size)
+        _seeds.reseed(seed)
     try:
         yield
     finally:

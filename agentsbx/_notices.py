@@ -10,10 +10,12 @@ import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import types
+
     from agentsbx._kept import Discarded, LeftFile
     from agentsbx._runtime import CallSite
 
-__all__ = ["files", "lost"]
+__all__ = ["files", "lost", "warn_at"]
 
 
 def lost(site: CallSite, names: tuple[str, ...]) -> None:
@@ -70,8 +72,12 @@ def _warn(site: CallSite, what: str, words: str) -> None:
         if what in site.warned:
             return
         site.warned.add(what)
-    code = getattr(inspect.unwrap(site.fn), "__code__", None)
+    warn_at(getattr(inspect.unwrap(site.fn), "__code__", None), f"{site.name}: {words}")
+
+
+def warn_at(code: types.CodeType | None, words: str) -> None:
+    """Warn at the first line of a function, where it has one."""
     warnings.warn_explicit(
-        f"{site.name}: {words}", RuntimeWarning,
+        words, RuntimeWarning,
         code.co_filename if code else "agentsbx", code.co_firstlineno if code else 1,
     )  # fmt: skip

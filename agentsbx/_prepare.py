@@ -58,7 +58,7 @@ def prepare(site: CallSite) -> Prepared:
         p.snapshot = _ship.take_snapshot(
             site.fn,
             captures=site.captures,
-            hidden_env=_setup.hidden_env(site.policy),
+            hidden_env=_host.hidden_env(site.policy),
             wrapper_reducer=_nested.reduce,
         )
         p.snapshot_fn = site.fn
@@ -69,7 +69,7 @@ def prepare(site: CallSite) -> Prepared:
     seen = _setup.seen(site)
     if fresh or seen != p.seen:
         p.seen = seen
-        p.setup = _setup.setup(site)
+        p.setup = _setup.setup(site, seen)
         p.version += 1
         p.n_changes += 1
     else:

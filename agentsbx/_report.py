@@ -129,10 +129,7 @@ def _scalar(value: Any, limit: int) -> Any:
         value = str(value) if value.bit_length() < 4096 else "a big number"
     if type(value) in _SCALARS and type(value) is not str:
         return value
-    try:
-        return text(value, limit)
-    except Exception as error:
-        return f"<str failed: {type(error).__name__}>"
+    return _said(value, limit)
 
 
 # -- warnings -------------------------------------------------------------------------------------
@@ -147,13 +144,15 @@ def warning(msg: Any) -> None:
         filename = ""
     send(
         WARNING, text(kind.__module__, MAX_NAME), text(kind.__qualname__, MAX_NAME),
-        _said(msg.message), filename, _number(msg.lineno, 2**31 - 1), _module_of(filename),
+        _said(msg.message, MAX_TEXT // 2), filename, _number(msg.lineno, 2**31 - 1),
+        _module_of(filename),
     )  # fmt: skip
 
 
-def _said(message: Any) -> str:
+def _said(value: Any, limit: int) -> str:
+    """Return a value as text, whatever its class does when it is asked for one."""
     try:
-        return text(message, MAX_TEXT // 2)
+        return text(value, limit)
     except Exception as error:
         return f"<str failed: {type(error).__name__}>"
 

@@ -23,7 +23,6 @@ from agentsbx import (
     _noting,
     _outcome,
     _ship,
-    _swallowed,
 )
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
@@ -90,7 +89,7 @@ class CallSite:
         self.raises = tuple(raises)
         self.seed = seed
         self.output = output
-        self.keep = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
+        self.keep = _header.pack_patterns(keep)
         self.lock = threading.RLock()
         self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
@@ -183,11 +182,11 @@ class Ready(NamedTuple):
 
 
 def attempts(
-    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Reply,
-    keep: bytes | None,
-) -> Iterator[Ready]:  # fmt: skip
+    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Reply
+) -> Iterator[Ready]:
     """Make the call ready, again where the sandbox dies before it is sent; at last raise."""
     error: SandboxUnavailable | None = None
+    keep = reply.keep[0] if reply.keep is not None else None
     for _ in range(ATTEMPTS):
         with site.lock:
             p = prepare(site)
@@ -234,9 +233,8 @@ def _invoke(
     detail: bool,
 ) -> Result:
     detail = detail or site.policy.strict_violations
-    keep = site.looks_for(detail)
-    reply = reply_to(site, keep)
-    for call in attempts(rt, site, args, kwargs, reply, keep):
+    reply = reply_to(site, site.looks_for(detail))
+    for call in attempts(rt, site, args, kwargs, reply):
         try:
             record = _engine.converse(
                 rt, call.box, call.exchange, call.body, call.views, cancel, detail, call.watch
@@ -351,8 +349,7 @@ def settle(
                 return Result(value=value)
         except Exception as e:
             error = e
-    if reply.over == "buffers" and site.codec_limits.buffer_bytes < site.policy.limits.buffers:
-        reply.over = "result"
+    reply.over = site.codec_limits.keyword(reply.over, site.policy.limits)
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
     table = limit_table(site.policy.limits, pool.job.enforced, usage)
     violations = _outcome.denied_syscalls(record) if record is not None else []
@@ -365,6 +362,8 @@ def settle(
         error, more = planted_error(planted, error)
         violations = more + violations
     if reply.denials is not None:
+        from agentsbx import _swallowed
+
         more = _swallowed.violations(reply.denials, site.policy, pool.job.cwd, record)
         error = _swallowed.raise_for(_swallowed.merge(violations, more), error)
     if reply.lost:

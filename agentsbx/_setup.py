@@ -10,12 +10,11 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _engine, _mirror
-from agentsbx._host import hidden_env
 
 if TYPE_CHECKING:
     from agentsbx._runtime import CallSite
 
-__all__ = ["Setup", "hidden_env", "process", "seen", "setup"]
+__all__ = ["Setup", "process", "seen", "setup"]
 
 
 class Setup(NamedTuple):
@@ -43,9 +42,9 @@ def process() -> tuple[Any, ...]:
     return [*sys.argv], main_file, sys.executable, sys.prefix, [*sys.path], _mirror.mirrored()
 
 
-def setup(site: CallSite) -> Setup:
-    """Make the set-up that a job of the site applies."""
-    argv, main_file, *_, mirrored = process()
+def setup(site: CallSite, seen: tuple[Any, ...]) -> Setup:
+    """Make the set-up that a job of the site applies, from what was `seen`."""
+    _, argv, main_file, *_, mirrored = seen
     return Setup(
         _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,

@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["WrongArguments", "bind_call", "bind_verb", "evaluated_signature"]
+__all__ = ["WrongArguments", "bind_call", "bind_verb", "evaluated_signature", "return_annotation"]
 
 _MAX_CACHED = 512
 
@@ -39,6 +39,16 @@ def evaluated_signature(fn: Any) -> tuple[inspect.Signature | None, dict[str, An
     ]
     returned = annotations.get("return", _evaluated(signature.return_annotation, names))
     return signature.replace(parameters=parameters, return_annotation=returned), annotations
+
+
+def return_annotation(fn: Any) -> Any:
+    """Return the evaluated annotation of what `fn` returns; None: none, or it cannot be evaluated.
+
+    >>> return_annotation(return_annotation), return_annotation(lambda: 1)
+    (typing.Any, None)
+    """
+    returned = evaluated_signature(fn)[1].get("return")
+    return None if isinstance(returned, str) else returned
 
 
 def _raw_annotations(fn: Any) -> dict[str, Any]:

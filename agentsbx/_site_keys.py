@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from agentsbx._kept import PLACES
 from agentsbx.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def _name(key: str, value: Any) -> str:
 
 
 MAX_PATTERNS = 64
-_SHORT = {"~": "/sandbox/home", "$HOME": "/sandbox/home", "$TMPDIR": "/sandbox/tmp"}
-_PLACES = (*_SHORT.values(), "/tmp", "/dev/shm")
+_SHORT = {"~": "/sandbox/home"} | {w: path for path, w in PLACES.items() if w[0] == "$"}
 
 
 def _patterns(key: str, value: Any) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def _pattern(key: str, value: Any) -> str:
     text = f"{_SHORT.get(first, first)}{slash}{rest}"
     if any(part in ("", ".", "..") for part in text.removeprefix("/").split("/")):
         raise _wrong(key, value, "the name of files, without . or .. or an empty part (out/**)")
-    if text[0] == "/" and not any(text.startswith(place + "/") for place in _PLACES):
+    if text[0] == "/" and not any(text.startswith(place + "/") for place in PLACES):
         raise _wrong(
             key, value, "below $HOME, $TMPDIR, /tmp or /dev/shm; files elsewhere need write="
         )

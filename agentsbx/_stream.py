@@ -42,8 +42,7 @@ class Stream:
         self.detail = detail  # whether usage and limits are wanted
         self._rt: _engine.Runtime | None = None
         self.around: weakref.ref[Any] | None = None  # the generator that the consumer holds
-        self._keep = site.looks_for(detail)
-        self._reply = _runtime.reply_to(site, self._keep)
+        self._reply = _runtime.reply_to(site, site.looks_for(detail))
         self._reply.is_stream = True
         self.cancel = Cancel()
         self._call: Ready | None = None
@@ -130,9 +129,7 @@ class Stream:
 
     def _begin(self) -> None:
         rt = self._rt = _engine.current()
-        for call in _runtime.attempts(
-            rt, self._site, self._args, self._kwargs, self._reply, self._keep
-        ):
+        for call in _runtime.attempts(rt, self._site, self._args, self._kwargs, self._reply):
             talk = _engine.Conversation(rt, call.box, call.exchange, self.cancel)
             try:
                 talk.send(call.body, call.views)

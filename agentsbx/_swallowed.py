@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from agentsbx import _outcome
 from agentsbx._benign import is_benign
+from agentsbx._watch import MAX_NOTES
 from agentsbx._wire import ExitRecord
 from agentsbx.errors import AgentsbxError, SandboxViolation
 from agentsbx.policy import Policy
@@ -18,7 +19,6 @@ from agentsbx.result import Violation
 
 __all__ = ["merge", "raise_for", "violations"]
 
-MAX_FRAMES = 256  # `_watch.MAX_NOTES`; a job may send more
 MAX_TOLD = 64
 
 
@@ -27,7 +27,7 @@ def violations(
 ) -> list[Violation]:
     """Denials of ours among the exceptions that a job noted, each once; at most 64."""
     found: dict[str, Violation] = {}
-    for frame in frames[:MAX_FRAMES]:
+    for frame in frames[:MAX_NOTES]:
         fields = frame.split(b"\0", 5)
         if len(fields) != 5 or not (fields[1].isdigit() and len(fields[1]) < 10):
             continue

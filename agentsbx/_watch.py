@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["Watch"]
+__all__ = ["MAX_NOTES", "Watch"]
 
 MAX_NOTES = 256  # different ones; a probing library has dozens
 _MAX_NAME = 4096

@@ -11,7 +11,7 @@ import os
 import posix
 import sys
 
-from agentsbx import _blas, _core, _generator, _header, _hooks, _injob, _transfer
+from agentsbx import _blas, _core, _generator, _header, _hooks, _injob, _seeds, _transfer
 from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
@@ -103,24 +103,6 @@ def _apply(setup: tuple[Any, ...]) -> int:
     return n
 
 
-def _reseed(seed: int | None) -> None:
-    """No two calls draw the same numbers (semantics 5.4); `seed` makes a call reproducible."""
-    random = sys.modules.get("random")
-    numpy_random = sys.modules.get("numpy.random")
-    torch = sys.modules.get("torch")
-    if random is None and numpy_random is None and torch is None and seed is None:
-        return
-    value = int.from_bytes(os.urandom(16), "little") if seed is None else seed
-    if random is not None or seed is not None:
-        import random as random_module
-
-        random_module.seed(value)
-    if numpy_random is not None:
-        numpy_random.seed(value % 2**32)
-    if torch is not None:
-        torch.manual_seed(value % 2**63)
-
-
 class _Job:
     def __init__(self) -> None:
         self.blas_threads = 1
@@ -157,7 +139,7 @@ class _Job:
             self.blas_threads = _apply(setup)
             self.receiver.load_snapshot(code, buffers[: len(own)])
             buffers = buffers[len(own) :]
-        _reseed(seed)
+        _seeds.reseed(seed)
         _blas.restore(self.blas_threads)
         fn, args, kwargs = self.receiver.load_call(blob, buffers)
         if _injob.watches:
@@ -334,7 +316,7 @@ def _prefault(job: _Job) -> None:
     _core.send_frame(host, _CALL, _NO_CALL)
     body, _whole = _read_frame(_CALL, own)
     _snapshot, blob, _lengths, _kind, seed, _keep = _header.unpack(body)
-    _reseed(seed)
+    _seeds.reseed(seed)
     _blas.restore(0)
     job.receiver.load_call(blob, ())
     n_files = _core.count_leftovers()

@@ -106,9 +106,11 @@ def test_a_file_in_slash_tmp_is_told_by_that_name() -> None:
 
 def test_names_of_places_are_those_of_the_plan() -> None:
     assert list(PLACES)[:2] == [_compile.HOME, _compile.TMPDIR]
-    from agentsbx._site_keys import _PLACES
+    from agentsbx._site_keys import _SHORT
 
-    assert set(_PLACES) == set(PLACES)
+    home, tmpdir = _compile.HOME, _compile.TMPDIR
+    assert {"~": home, "$HOME": home, "$TMPDIR": tmpdir} == _SHORT
+    assert set(PLACES) == {home, tmpdir, "/tmp", "/dev/shm"}
 
 
 def test_an_error_of_the_function_changes_nothing() -> None:
