@@ -50,8 +50,9 @@ def _serve_fork() -> None:
 def _serve_zygote() -> None:
     import gc
 
-    from agentsbx import _worker
+    from agentsbx import _core, _worker
 
+    _core.count_leftovers = lambda: 0  # here is no sandbox, so no private storage
     _worker.prepare({})
     gc.collect()
     gc.freeze()

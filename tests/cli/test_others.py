@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,10 @@ def test_bench_measures_and_checks() -> None:
     found = json.loads(done.stdout)
     assert not found["failed"], found["failed"]
     assert {bar["name"] for bar in found["bars"]} >= {"import agentsbx"}
+
+
+@pytest.mark.parametrize("mode", ["fork", "zygote"])
+def test_a_baseline_of_bench_answers(mode: str) -> None:
+    helper = [sys.executable, "-m", "agentsbx.cli._bench_helper", mode]
+    done = subprocess.run(helper, input=b"xx", capture_output=True, timeout=60, check=True)
+    assert (len(done.stdout.split()) if mode == "fork" else len(done.stdout)) == 2
