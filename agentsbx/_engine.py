@@ -115,8 +115,8 @@ def prestart(fn: object, policy: Policy) -> None:
     if _current is None and not policy.fresh:
         with contextlib.suppress(Exception):
             rt = current()
-            want = _preload.guess(fn) if not policy.env_names else _preload.NOTHING
-            rt.pools.template(_host.python_layout(), want)
+            want = _preload.NOTHING if policy.env else _preload.guess(fn)
+            rt.pools.template(_host.python_layout(), want, exact=bool(policy.env))
 
 
 def shutdown() -> None:

@@ -175,14 +175,24 @@ class Pools:
                 with contextlib.suppress(SupervisorGone):
                     self._drop_template(pool.template_id)
 
-    def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
+    def template(
+        self,
+        layout: _host.Layout | None,
+        want: Wanted,
+        owner: object = None,
+        *,
+        exact: bool = False,
+    ) -> int:
         """A zygote that has imported at least the packages of `want`, or is about to.
 
         `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True).
+        `exact`: no other packages, which could have missed a variable that the call is granted.
         """
+        fits = frozenset.__eq__ if exact else frozenset.__ge__
         with self._lock:
             for key in self._templates:
-                if key.layout is layout and key.owner is owner and key.packages >= want.packages:
+                same = key.layout is layout and key.owner is owner
+                if same and fits(key.packages, want.packages):
                     self._templates.move_to_end(key)
                     return self._templates[key]
             key = TemplateKey(layout, want.packages, owner)

@@ -80,7 +80,7 @@ def prepare(site: CallSite) -> Prepared:
 def wanted_by(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
     """Return the libraries that the zygote of the site shall import."""
     explicit = [*site.policy.preload, *(["asyncio"] if site.kind.is_async else [])]
-    return wanted(site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env_names))
+    return wanted(site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env))
 
 
 def views_of(buffers: Sequence[Any]) -> list[memoryview]:
@@ -119,7 +119,8 @@ def pool_for(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
-        template = rt.pools.template(layout, p.want or NOTHING, owner)
+        exact = bool(site.policy.env)
+        template = rt.pools.template(layout, p.want or NOTHING, owner, exact=exact)
         pool = rt.pools.pool(site.owner, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool

@@ -52,7 +52,7 @@ def _serve_zygote() -> None:
 
     from agentsbx import _worker
 
-    _worker.prepare({})
+    _worker.prepare()
     gc.collect()
     gc.freeze()
     while os.read(0, 1):
