@@ -28,6 +28,11 @@ def library_global(module: str, name: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def function_proxy(wrapped: Any, wrapper: Any) -> Any:
+    """Make what `@wrapt.decorator` makes."""
+    return import_module("wrapt").FunctionWrapper(wrapped, wrapper)
+
+
 def make_function(
     code: bytes, home: types.ModuleType, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:

@@ -282,7 +282,11 @@ def search(root: Any, match: Callable[[Any], bool], *, start: str) -> str | None
 
 
 def _tidy(path: str) -> str:
-    return path.removeprefix(" > ").replace(" > class.", ".")
+    """Return a path in words: `self.conn` for what hangs on the object of a bound method."""
+    path = path.removeprefix(" > ").replace(" > class.", ".")
+    if path.startswith(".__self__"):
+        path = "self" + path.removeprefix(".__self__")
+    return "the object" + path if path.startswith((".", "[")) else path
 
 
 # -- errors ---------------------------------------------------------------------------------------
