@@ -27,6 +27,7 @@ from agentsbx.errors import (
     JobDied,
     LimitExceeded,
     MemoryLimitExceeded,
+    RemoteError,
     ResultError,
     SandboxViolation,
     unavailable,
@@ -95,7 +96,7 @@ def _explained(
 ) -> tuple[BaseException, list[Violation]]:
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
     violation: Violation | None = None
-    if isinstance(exc, AgentsbxError):
+    if isinstance(exc, AgentsbxError) and not isinstance(exc, RemoteError):
         return exc, []
     if isinstance(exc, OSError):
         calling, source = _innermost(exc)
@@ -116,6 +117,8 @@ def _explained(
     elif isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
+    else:
+        violation = _explain.explain_named_variable(str(exc), policy, lambda n: n in os.environ)
     if violation is None:
         if isinstance(exc, PermissionError):
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)

@@ -368,6 +368,20 @@ def test_other_keys_are_not_explained(name: object) -> None:
     assert _explain.explain_keyerror(name, POLICY, host.__contains__) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("Set the `API_KEY` environment variable", "env=['API_KEY']"),
+        ("neither ABSENT_KEY nor API_KEY is set", "env=['API_KEY']"),
+        ("API_KEYS is not API_KEYED", None),
+        ("x" * 3000 + " API_KEY", None),
+    ],
+)
+def test_a_message_that_names_a_hidden_variable(text: str, rule: str | None) -> None:
+    found = _explain.explain_named_variable(text, POLICY, {"API_KEY", "OTHER"}.__contains__)
+    assert (found and found.rule) == rule
+
+
 def test_hidden_variable_is_not_revealed() -> None:
     quiet = POLICY.extend(reveal=False)
     assert _explain.explain_keyerror("API_KEY", quiet, lambda name: True) is None
