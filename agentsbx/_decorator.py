@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 from agentsbx import _calls
 from agentsbx._kinds import Kind, kind_of
 from agentsbx._load import load
-from agentsbx._signature import bind_verb, evaluated_signature
+from agentsbx._signature import bind_verb, evaluated_return, evaluated_signature
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -238,10 +238,8 @@ class _Site:
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
         load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
-        returned = evaluated_signature(fn)[1].get("return")
-        annotation = None if isinstance(returned, str) else returned
         site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, annotation=annotation, kind=self.kind, **options
+            fn, self.policy, annotation=evaluated_return(fn), kind=self.kind, **options
         )
         self._made = fn, site
         return site

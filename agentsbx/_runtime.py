@@ -108,7 +108,7 @@ class CallSite:
         """Return the classes that a result of this call may be made of."""
         return ClassTable.build(
             annotation=annotation, args=args, kwargs=kwargs, exceptions=self.raises,
-            globals_exceptions=snapshot.exceptions,
+            globals_exceptions=snapshot.exceptions, library=snapshot.library,
         )  # fmt: skip
 
 
