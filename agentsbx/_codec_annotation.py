@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
 import sys
 import types
 import typing
@@ -57,6 +58,8 @@ def _walk_hint(hint: Any, found: dict[tuple[str, str], type], seen: set[int]) ->
     keep = []
     while todo:
         hint = todo.pop()
+        if isinstance(hint, enum.Enum):  # Literal[Colour.RED]
+            hint = type(hint)
         if id(hint) in seen or isinstance(hint, (str, bytes, int)):
             continue
         seen.add(id(hint))

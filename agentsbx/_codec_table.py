@@ -35,6 +35,9 @@ SAFE_STDLIB = frozenset(
         ("configparser", "NoSectionError"),
         ("decimal", "DivisionByZero"),
         ("decimal", "InvalidOperation"),
+        ("graphlib", "CycleError"),
+        ("ipaddress", "AddressValueError"),
+        ("ipaddress", "NetmaskValueError"),
         ("json.decoder", "JSONDecodeError"),
         ("queue", "Empty"),
         ("queue", "Full"),
@@ -44,13 +47,16 @@ SAFE_STDLIB = frozenset(
         ("sqlite3", "IntegrityError"),
         ("sqlite3", "OperationalError"),
         ("sqlite3", "ProgrammingError"),
+        ("statistics", "StatisticsError"),
         ("struct", "error"),
         ("subprocess", "CalledProcessError"),
         ("subprocess", "TimeoutExpired"),
+        ("tarfile", "ReadError"),
         ("tomllib", "TOMLDecodeError"),
         ("xml.etree.ElementTree", "ParseError"),
         ("zipfile", "BadZipFile"),
         ("zlib", "error"),
+        ("zoneinfo._common", "ZoneInfoNotFoundError"),
     }
 )
 

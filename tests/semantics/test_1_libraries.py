@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib
 import inspect
+import os
 import sys
+import threading
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 import agentsbx
-from agentsbx import RemoteError, ResultError, sandbox
+from agentsbx import RemoteError, ResultError, SerializationError, sandbox
+
+LOCK = threading.Lock()
+
+
+class Colour(enum.Enum):
+    RED = 1
+
 
 BODY = """
 from __future__ import annotations
@@ -255,3 +266,69 @@ def test_6_arguments_are_checked_by_the_code_and_not_by_what_it_shows() -> None:
     with pytest.raises(TypeError, match="too many positional"):
         add(1, 2)
     assert agentsbx.sandbox(Tool.add)({"self": None, "a": 2}) == 2
+
+
+def test_3_1_exceptions_that_the_code_names_by_their_module_are_known() -> None:
+    def ask(code: int) -> None:
+        try:
+            raise urllib.error.HTTPError("u", code, "m", None, None)  # type: ignore[arg-type]
+        except urllib.error.ContentTooShortError:
+            pass
+
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        sandbox(ask)(404)
+    assert caught.value.code == 404
+
+
+def test_3_1_a_literal_of_an_enumeration_names_its_class() -> None:
+    def pick() -> Literal[Colour.RED]:
+        return Colour.RED
+
+    assert sandbox(pick)() is Colour.RED
+
+
+def test_1_1_a_class_may_give_its_instances_a_name() -> None:
+    """`__name__` in a class body is not the name of the class."""
+
+    class Named:
+        @property
+        def __name__(self) -> str:  # type: ignore[override]
+            return "of the instance"
+
+    @sandbox
+    def names() -> tuple[str, str]:
+        return Named().__name__, type(Named()).__name__
+
+    assert names() == names.local() == ("of the instance", "Named")
+
+
+def test_1_7_what_cannot_cross_is_found_behind_a_cycle() -> None:
+    class Base:
+        def first(self) -> type:
+            return __class__  # type: ignore[name-defined,no-any-return]
+
+        def later(self) -> object:
+            return LOCK
+
+    tool = Base()
+
+    @sandbox
+    def use() -> object:
+        return tool.later()
+
+    with pytest.raises(SerializationError) as caught:
+        use()
+    assert "global 'LOCK' (_thread.lock) cannot cross" in str(caught.value)
+
+
+def test_1_7_what_a_bound_method_cannot_take_along_hangs_on_self() -> None:
+    class Tool:
+        def __init__(self) -> None:
+            self.file = open(os.devnull)  # noqa: SIM115
+
+        def use(self) -> None:
+            pass
+
+    tool = Tool()
+    with tool.file, pytest.raises(SerializationError, match=r"^self\.file \(_io"):
+        sandbox(tool.use)()
