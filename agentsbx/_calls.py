@@ -25,6 +25,9 @@ __all__ = ["Outcome", "astream", "inside", "invoke", "invoke_async", "run", "run
 
 Outcome = tuple[Any, BaseException | None]  # a Result or None, and what to raise or None
 
+# What runs calls instead of sandboxes: `_local`, put here by `testing.local()` and nothing else.
+substitute: Any = None
+
 
 def invoke(
     wrapper: Any,
@@ -33,18 +36,22 @@ def invoke(
     *,
     detail: bool = False,
     begun: Any = None,
+    cancel: Any = None,
 ) -> Outcome:
     """Run one call and wait; whatever ends the wait early kills the job.
 
-    `detail` asks for usage and limits too, which a plain call does not look at.
+    `detail` asks for usage and limits too, which a plain call does not look at. `cancel`: what ends
+    it from another thread.
     """
     __tracebackhide__ = True
-    cancel = None
     try:
+        if substitute is not None:
+            result = substitute.invoke(wrapper, args, kwargs)
+            return result, result.error
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
         running = load("_runtime")
-        cancel = running.Cancel()
+        cancel = cancel or running.Cancel()
         result = running.invoke(site, args, kwargs, cancel=cancel, detail=detail, begun=begun)
     except (AgentsbxError, WrongArguments) as error:
         return None, _bare(error)
@@ -63,6 +70,9 @@ async def invoke_async(
     from agentsbx._await import in_thread
 
     try:
+        if substitute is not None:
+            result = await substitute.invoke_async(wrapper, args, kwargs)
+            return result, result.error
         site = wrapper.__agentsbx_site__.call_site(wrapper.__wrapped__)
         bind_call(site.fn, args, kwargs)
         running = load("_runtime")
@@ -90,6 +100,8 @@ def run(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         return _inline(wrapper, lambda: job(*args, **kwargs))
     if wrapper.__agentsbx_site__.kind.streams:
         try:
+            if substitute is not None:
+                return cast("Result", substitute.collect(wrapper, args, kwargs))
             result: Result = load("_stream").collect(_opened(wrapper, args, kwargs, detail=True))
         except (AgentsbxError, WrongArguments) as error:
             raise _bare(error) from None
@@ -115,6 +127,11 @@ async def run_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
             return Result(value=[v async for v in value] if kind.streams else await value)
         except Exception as error:
             return Result(error=error)
+    if kind.streams and substitute is not None:
+        try:
+            return cast("Result", await substitute.acollect(wrapper, args, kwargs))
+        except (AgentsbxError, WrongArguments) as error:
+            raise _bare(error) from None
     if kind.streams:
         from agentsbx._await import in_thread
 
@@ -153,20 +170,26 @@ def _opened(
 def stream(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the generator of a call; its sandbox is made when its first item is asked for."""
     __tracebackhide__ = True
-    return _around(wrapper, args, kwargs, _drive)
+    return _around(wrapper, args, kwargs, "stream", _drive)
 
 
 def astream(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the async generator of a call."""
     __tracebackhide__ = True
-    return _around(wrapper, args, kwargs, _adrive)
+    return _around(wrapper, args, kwargs, "astream", _adrive)
 
 
 def _around(
-    wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any], drive: Callable[[Any], Any]
+    wrapper: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    verb: str,
+    drive: Callable[[Any], Any],
 ) -> Any:
     __tracebackhide__ = True
     try:
+        if substitute is not None:
+            return getattr(substitute, verb)(wrapper, args, kwargs)
         opened = _opened(wrapper, args, kwargs)
     except (AgentsbxError, WrongArguments) as error:
         raise _bare(error) from None
@@ -214,13 +237,13 @@ async def _adrive(opened: Any) -> Any:
 
 
 def inside(wrapper: Any) -> Callable[..., Any] | None:
-    """Inside a job: the function to run right here, if this sandbox is at least as strict.
+    """Inside a job (or a call of `testing.local()`): the function to run right here, if it may.
 
     Raises `PolicyError` naming the difference where it is not (rule 5.6): a job cannot start
     sandboxes of its own, and rights are never gained.
     """
     injob = sys.modules.get("agentsbx._injob")
     if injob is None or not injob.is_job:
-        return None
+        return None if substitute is None else substitute.inside(wrapper)
     _nested.check(injob.current_policy(), wrapper.__agentsbx_site__.policy, wrapper)
     return cast("Callable[..., Any]", wrapper.__wrapped__)

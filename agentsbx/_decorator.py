@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
@@ -19,6 +18,7 @@ from agentsbx import _calls
 from agentsbx._kinds import Kind, kind_of
 from agentsbx._load import load
 from agentsbx._signature import bind_verb, evaluated_return, evaluated_signature
+from agentsbx._wrappers import WRAPPERS, is_wrapper
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -84,8 +84,8 @@ def sandbox(target: Any = None, /, **keywords: Any) -> Any:
     private `$HOME` and `$TMPDIR`, a few safe environment variables, 30 s, 512 MB. `target` may be
     a `Policy`, the path of a policy file (with `/` or ending in `.toml`) or the name of a preset;
     `keywords` are policy keywords (`read=`, `write=`, `env=`, `memory=`, `timeout=` ...), besides
-    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild) and
-    `output=`.
+    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild),
+    `keep=` (files that come back) and `output=`.
 
     Returns the decorated function, or a decorator. Raises `PolicyError` for a wrong policy and
     `TypeError` for what is not a function. Nothing starts before the first call.
@@ -200,14 +200,38 @@ def _refuse(fn: Any) -> None:
 
 def _make(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
     kind = kind_of(fn)
-    wrapper: Any = _WRAPPERS[kind]()
+    wrapper: Any = WRAPPERS[kind]()
     _dress(wrapper, fn)
     signature, annotations = evaluated_signature(fn)
     wrapper.__annotations__ = annotations
     if signature is not None:
         wrapper.__signature__ = signature
     _equip(wrapper, fn, _Site(policy, options, kind))
+    _describe_verbs(wrapper, signature)
     return wrapper
+
+
+_VERBS = {
+    "run": "Call as `{name}`, in a fresh sandbox; returns a `Result`, never raises for the body.",
+    "run.aio": "Call as `{name}`, without blocking the event loop; returns a `Result`.",
+    "aio": "Call as `{name}`, without blocking the event loop.",
+    "submit": "Call as `{name}` in the background; returns a `concurrent.futures.Future`.",
+}
+
+
+_RETURNED = {"run": "Result", "run.aio": "Result", "submit": "Future"}
+
+
+def _describe_verbs(wrapper: Any, signature: inspect.Signature | None) -> None:
+    """Give the verbs the function's signature, for those who look at it while they type."""
+    for name, words in _VERBS.items():
+        verb = wrapper
+        for part in name.split("."):
+            verb = getattr(verb, part)
+        verb.__doc__ = words.format(name=wrapper.__qualname__)
+        if signature is not None:
+            returned = _RETURNED.get(name, signature.return_annotation)
+            verb.__signature__ = signature.replace(return_annotation=returned)
 
 
 def _dress(wrapper: Any, fn: Any) -> None:
@@ -245,98 +269,6 @@ class _Site:
         return site
 
 
-def _sync_wrapper() -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        done = None
-        made = wrapper.__agentsbx_site__._made  # type: ignore[attr-defined]
-        if made is not None and made[0] is wrapper.__wrapped__:  # type: ignore[attr-defined]
-            quick = made[1].quick
-            if quick is not None:
-                done = quick.call(args, kwargs)
-                if type(done) is tuple:
-                    return done[0]
-        job = _calls.inside(wrapper)
-        if job is not None:
-            return job(*args, **kwargs)
-        result, error = _calls.invoke(wrapper, args, kwargs, begun=done)
-        if error is None:
-            return result.value
-        try:
-            raise error
-        finally:
-            del error, result, job  # the traceback holds this frame: no cycle
-
-    return wrapper
-
-
-def _async_wrapper() -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        job = _calls.inside(wrapper)
-        if job is not None:
-            return await job(*args, **kwargs)
-        result, error = await _calls.invoke_async(wrapper, args, kwargs)
-        if error is None:
-            return result.value
-        try:
-            raise error
-        finally:
-            del error, result, job
-
-    return wrapper
-
-
-def _generator_wrapper() -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        job = _calls.inside(wrapper)
-        return _calls.stream(wrapper, args, kwargs) if job is None else job(*args, **kwargs)
-
-    return _marked(wrapper, inspect.CO_GENERATOR)
-
-
-def _async_generator_wrapper() -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        job = _calls.inside(wrapper)
-        return _calls.astream(wrapper, args, kwargs) if job is None else job(*args, **kwargs)
-
-    return _marked(wrapper, inspect.CO_ASYNC_GENERATOR)
-
-
-def _marked(wrapper: Any, flag: int) -> Callable[..., Any]:
-    """Mark a function that returns generators, for `inspect.isgeneratorfunction` and its like.
-
-    A generator function proper would bind its arguments only at the first item, and could not tell
-    a generator that is closed from one that is abandoned. Since 3.11 the flag is for readers only:
-    the interpreter goes by the code.
-    """
-    wrapper.__code__ = wrapper.__code__.replace(co_flags=wrapper.__code__.co_flags | flag)
-    made: Callable[..., Any] = wrapper
-    return made
-
-
-_WRAPPERS = {
-    Kind.FUNCTION: _sync_wrapper,
-    Kind.COROUTINE: _async_wrapper,
-    Kind.GENERATOR: _generator_wrapper,
-    Kind.ASYNC_GENERATOR: _async_generator_wrapper,
-}
-_CODES = frozenset(make().__code__ for make in _WRAPPERS.values())
-
-
-def is_wrapper(obj: object) -> bool:
-    """Whether `obj` is a function that `sandbox` made.
-
-    Other decorators copy `__dict__` along, so that `__agentsbx_site__` alone proves nothing.
-
-    >>> is_wrapper(sandbox(len)), is_wrapper(len)
-    (True, False)
-    """
-    return isinstance(obj, types.FunctionType) and obj.__code__ in _CODES
-
-
 def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
     """Hang the verbs on the wrapper. They look things up on it at each use, as it does itself."""
     wrapper.__wrapped__ = fn
@@ -366,14 +298,32 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
 
     public_aio: Any = items_aio if site.kind.streams else aio
 
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        from agentsbx._futures import submit
+
+        bind_verb(wrapper, "submit", args, kwargs)
+        return submit(wrapper, args, kwargs)
+
+    def map_(*iterables: Any, timeout: float | None = None) -> Any:
+        from agentsbx._futures import amap, map_calls
+
+        each = amap if site.kind.is_async else map_calls
+        return each(wrapper, iterables, timeout)
+
     def options(**keywords: Any) -> Any:
+        """Return the same function under another policy; `keywords` are those of `sandbox`."""
         return _options(wrapper, keywords)
 
     def explain() -> str:
+        """Say in words what a call may do and what crosses into it."""
         return _explain(wrapper)
 
     verb: Any
-    for verb, name in ((run_aio, "run.aio"), (public_aio, "aio"), (options, "options")):
+    for verb, name in (
+        (run_aio, "run.aio"), (public_aio, "aio"), (options, "options"), (explain, "explain"),
+        (submit, "submit"), (map_, "map"),
+    ):  # fmt: skip
         verb.__name__ = name.rpartition(".")[2]
         verb.__qualname__ = f"{wrapper.__qualname__}.{name}"
     public_run: Any = run_aio if site.kind.is_async else run
@@ -390,6 +340,8 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
     wrapper.run = public_run
     wrapper.aio = public_aio
     wrapper.options = options
+    wrapper.submit = submit
+    wrapper.map = map_
     wrapper.explain = explain
 
 

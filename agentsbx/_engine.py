@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _arena, _compile, _host, _preload
+from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
@@ -84,6 +84,7 @@ on_fork: list[Callable[[], None]] = []  # run in a forked child: locks may be he
 def _after_fork_in_child() -> None:
     global _lock, _current
     _lock = threading.RLock()
+    _gate.after_fork()
     old, _current = _current, None
     if old is not None:
         old.abandon()
@@ -115,8 +116,9 @@ def prestart(fn: object, policy: Policy) -> None:
     if _current is None and not policy.fresh:
         with contextlib.suppress(Exception):
             rt = current()
-            want = _preload.NOTHING if policy.env else _preload.guess(fn)
-            rt.pools.template(_host.python_layout(), want, exact=bool(policy.env))
+            want = _preload.guess(fn) if not policy.env else _preload.NOTHING
+            if not policy.packages and not policy.python:
+                rt.pools.template(_host.python_layout(), want)
 
 
 def shutdown() -> None:
@@ -153,6 +155,10 @@ def environ() -> dict[Any, Any]:
 def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, str]:
     env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
     path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
+    if policy.python:
+        from agentsbx import _pythons
+
+        path = [_pythons.bin_folder(policy.python)]
     env["PATH"] = ":".join([*path, "/usr/local/bin", "/usr/bin", "/bin"])
     env |= {
         "HOME": _compile.HOME,
@@ -167,14 +173,22 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
 def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
     """A waiting sandbox that holds snapshot `version`, or none.
 
-    `PoolGone`: look the pool up again.
+    Waits for a place among those that may run at once. `PoolGone`: look the pool up again.
     """
-    for _ in range(8):
-        box = rt.sup.take(pool, READY_TIMEOUT_MS)
-        if box.version in (0, version):
-            return box
-        rt.sup.kill(box.job_id, Cause.CANCELLED)
-        box.close()
+    gate = _gate.gate()
+    gate.acquire()
+    try:
+        for _ in range(8):
+            box = rt.sup.take(pool, READY_TIMEOUT_MS)
+            if box.version in (0, version):
+                box.gate = gate
+                return box
+            rt.sup.kill(box.job_id, Cause.CANCELLED)
+            box.close()
+    except BaseException:
+        gate.release()
+        raise
+    gate.release()
     raise PoolGone("the function changes faster than sandboxes are made for it")
 
 
@@ -212,11 +226,14 @@ class Conversation:
         """Take leave: the job is dead or dying when this returns."""
         rt, reply, job_id = self.rt, self.exchange.reply, self.job_id
         reply.wall_ns = time.monotonic_ns() - self.exchange.start_ns
+        reply.out.end()
+        reply.err.end()
         if self.cancel is not None:
             self.cancel.arm(None)
         with contextlib.suppress(SupervisorGone):
             # It ends by itself, and how is worth knowing; what is left after that is killed.
             is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
+            is_asked = is_asked and reply.raised is None
             if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
                 job_id = 0
             if job_id:

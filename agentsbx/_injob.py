@@ -14,12 +14,14 @@ is_job = False
 policy: Any = None
 _bounds = (0, 0)  # of the result: bytes of the body and of the buffers
 _raw_policy = b""
+watches = False  # whether exceptions that the body swallows are noted (`_watch`)
 
 
-def enter(raw_policy: bytes, body_bytes: int, buffer_bytes: int) -> None:
+def enter(raw_policy: bytes, body_bytes: int, buffer_bytes: int, is_watched: bool) -> None:
     """Worker: this process is a job from now on."""
-    global is_job, _raw_policy, _bounds
+    global is_job, _raw_policy, _bounds, watches
     _bounds = body_bytes, buffer_bytes
+    watches = is_watched
     is_job = True
     _raw_policy = raw_policy
 

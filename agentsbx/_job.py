@@ -6,16 +6,15 @@ parse ends the job. Nothing here makes words: `_outcome` does.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from agentsbx import _arena, _core, _header, _transfer
 from agentsbx._boxes import Box
+from agentsbx._output import Output
 from agentsbx._supervisor import Supervisor
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
@@ -67,37 +66,6 @@ class NotSent(Exception):
     """The waiting sandbox had died before the call reached it: no user code ran."""
 
 
-# What a job prints must not steer a terminal (titles, clipboard, faked lines): control characters
-# but tab and newline are shown. Pipes and files get the bytes as they are.
-_SHOWN = {c: f"\\x{c:02x}" for c in (*range(32), 127, *range(128, 160)) if c not in (9, 10)}
-
-
-class Output:
-    """stdout or stderr of one job: bounded, kept, and passed on as it comes."""
-
-    __slots__ = ("_stream", "dropped", "kept", "limit")
-
-    def __init__(self, limit: int, stream: IO[str] | None) -> None:
-        self.limit = limit
-        self.kept = bytearray()
-        self.dropped = 0
-        self._stream = stream
-
-    def add(self, data: bytes) -> bool:
-        """Take what was read; False when the limit is reached."""
-        room = self.limit - len(self.kept) if self.limit >= 0 else len(data)
-        part = data[:room]
-        self.kept += part
-        self.dropped += len(data) - len(part)
-        if self._stream is not None and part:
-            text = part.decode("utf-8", "backslashreplace")
-            if self._stream.isatty():
-                text = text.translate(_SHOWN)
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(text)
-        return not self.dropped
-
-
 class Reply:
     """What one job answered, undecoded."""
 
@@ -108,10 +76,14 @@ class Reply:
         "err",
         "is_malformed",
         "is_stream",
+        "keep",
         "kind",
+        "left",
         "lost",
+        "n_dropped",
         "out",
         "over",
+        "raised",
         "served",
         "timed_out",
         "wall_ns",
@@ -130,6 +102,11 @@ class Reply:
         self.wall_ns = 0
         self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
         self.denials: list[bytes] | None = None  # of a traced run: what failed
+        # Patterns and bytes of the files that the job was asked for, and what came (FILES frames).
+        self.keep: tuple[bytes, int] | None = None
+        self.left: Any = None  # a `_leftovers.Collector`
+        self.raised: Exception | None = None  # by the host's own handlers and filters, on a note
+        self.n_dropped = 0  # notes beyond the bounds
 
 
 def send_body(
@@ -166,8 +143,10 @@ class Exchange:
         max_result: int,
         reply: Reply,
         stream: Stream | None,
+        notes: Callable[[bytes], None] | None = None,
     ) -> None:
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
+        self.notes = notes  # takes one NOTE; what it is worth stands in `reply`
         self.max_result = max_result
         self.is_started = False
         self.begun: tuple[Any, ...] | None = None  # what the quick way of a call has got
@@ -270,8 +249,10 @@ class Exchange:
                     break
             elif event == Event.STDOUT:
                 self._output("out", body)
+                reply.out.flush()
             elif event == Event.STDERR:
                 self._output("err", body)
+                reply.err.flush()
             elif event == Event.CLOSED:
                 break
             else:  # the supervisor should have killed it by now
@@ -341,6 +322,11 @@ class Exchange:
         if kind == Frame.YIELD and not reply.is_stream:
             reply.is_malformed = "an item of a generator"
             return True
+        if kind == Frame.FILES and reply.keep is not None:
+            return self._files(reply.keep, body, memfd, n_memfd)
+        if kind == Frame.NOTE and memfd < 0 and self.notes is not None:
+            self.notes(body)
+            return bool(reply.is_malformed or reply.raised)
         if kind == Frame.PART and memfd < 0 and self.stream is not None:
             self.parts += body
             if len(self.parts) <= self.max_result:
@@ -370,6 +356,22 @@ class Exchange:
                 reply.is_malformed = f"frame of kind {kind}"
         return True
 
+    def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:
+        """What the job left in private places; True if it is not fit to go on with."""
+        from agentsbx._leftovers import Collector  # most calls leave nothing
+
+        reply = self.reply
+        try:
+            if reply.left is None:
+                reply.left = Collector(*keep)
+            reply.left.add(body, memfd, n_memfd)
+        except ValueError as e:
+            reply.is_malformed = f"files: {e}"
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+        return bool(reply.is_malformed)
+
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
         if self.parts:
             view = memoryview(self.parts)
@@ -394,15 +396,6 @@ class _NoCache(_arena.ArenaCache):
 
 
 _NO_CACHE = _NoCache()
-
-
-def forward_streams(output: str) -> tuple[IO[str] | None, IO[str] | None]:
-    """Where stdout and stderr of a call go while it runs (semantics 8)."""
-    if output == "forward":
-        return sys.stdout, sys.stderr
-    if output == "stderr":
-        return sys.stderr, sys.stderr
-    return None, None
 
 
 def is_gone(e: OSError) -> bool:

@@ -5,13 +5,15 @@ The numbers travel with a call, so that the job treats its function as the host 
 
 from __future__ import annotations
 
+import collections.abc
 import functools
 import inspect
 import types
+import typing
 from enum import IntEnum
 from typing import Any
 
-__all__ = ["Kind", "kind_of", "unpartial"]
+__all__ = ["Kind", "annotations_of", "kind_of", "unpartial"]
 
 
 class Kind(IntEnum):
@@ -56,3 +58,19 @@ def unpartial(fn: Any) -> Any:
         if isinstance(call, types.FunctionType):
             return call
     return fn
+
+
+_ITEMS = (collections.abc.Iterable, collections.abc.AsyncIterable)
+
+
+def annotations_of(annotation: Any) -> tuple[Any, Any]:
+    """Return the annotations of an item and of the returned value of `Iterator[T]` and the like.
+
+    >>> annotations_of(collections.abc.Generator[int, None, str]), annotations_of(None)
+    ((<class 'int'>, <class 'str'>), (None, None))
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if not isinstance(origin, type) or not issubclass(origin, _ITEMS) or not args:
+        return None, None
+    is_generator = issubclass(origin, collections.abc.Generator) and len(args) == 3
+    return args[0], args[2] if is_generator else None

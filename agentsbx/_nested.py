@@ -86,10 +86,37 @@ def complete(nested: Any, state: tuple[Any, ...]) -> None:
         for item in job(*args, **kwargs):
             yield item
 
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as pool:  # an async function needs a loop of its own
+            return pool.submit(_wait_for, _permitted(nested), is_async, args, kwargs)
+
+    def each(*iterables: Any, timeout: float | None = None) -> Any:
+        del timeout  # of a wait; here nothing is waited for
+        return map(_permitted(nested), *iterables)
+
+    async def aeach(*iterables: Any, timeout: float | None = None) -> Any:
+        del timeout
+        for args in zip(*iterables, strict=False):
+            yield await _permitted(nested)(*args)
+
+    if not streams:
+        nested.submit = submit
+        nested.map = aeach if is_async else each
     nested.run = arun if is_async else run
     nested.aio = (nested if is_async else items) if streams else aio
     if not is_async:
         run.aio = arun  # type: ignore[attr-defined]
+
+
+def _wait_for(job: Any, is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    value = job(*args, **kwargs)
+    if is_async:
+        import asyncio
+
+        return asyncio.run(value)
+    return value
 
 
 def _permitted(nested: Any) -> Any:
@@ -113,6 +140,16 @@ def _permitted(nested: Any) -> Any:
 def check(current: Any, own: Any, fn: Any) -> None:
     """Raise `PolicyError` that names what `current` allows and the policy `own` of `fn` denies."""
     wider = current.differences(own)
+    lacking = [path for path in own.packages if path not in current.packages]
+    if lacking and not wider:
+        from agentsbx.errors import PolicyError
+
+        raise PolicyError(
+            f"{fn.__qualname__} runs with packages={lacking}, and the sandbox that calls it has "
+            "other libraries",
+            path="packages",
+            hint="give the caller the same packages=, or call both from the host",
+        )
     if wider:
         from agentsbx.errors import PolicyError
 

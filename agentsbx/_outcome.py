@@ -10,16 +10,18 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from agentsbx import _explain, _explain_limits
+from agentsbx import _compile, _explain, _explain_limits, _host
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
 from agentsbx._job import Reply
+from agentsbx._policy_rules import is_below
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
     AgentsbxError,
@@ -29,6 +31,7 @@ from agentsbx.errors import (
     MemoryLimitExceeded,
     RemoteError,
     ResultError,
+    SandboxUnavailable,
     SandboxViolation,
     unavailable,
 )  # fmt: skip
@@ -69,6 +72,8 @@ def error_of(
     codec_limits: CodecLimits,
 ) -> tuple[BaseException, list[Violation]]:
     """What to raise for a call that gave no value, and what was denied on the way."""
+    if reply.raised is not None:
+        return reply.raised, []
     if reply.is_malformed:
         return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
     if reply.over:
@@ -95,30 +100,15 @@ def _explained(
     record: ExitRecord | None,
 ) -> tuple[BaseException, list[Violation]]:
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
-    violation: Violation | None = None
     if isinstance(exc, AgentsbxError) and not isinstance(exc, RemoteError):
         return exc, []
-    if isinstance(exc, OSError):
-        calling, source = _innermost(exc)
-        context = _explain.Context(
-            cwd=cwd, private=("/tmp", "/sandbox"), calling=calling, source=source,
-            host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
-        )  # fmt: skip
-        violation = _explain.explain_oserror(
-            type(exc).__name__, exc.errno, exc.filename, exc.filename2, policy, os.path.lexists,
-            context=context,
-        )  # fmt: skip
-        if violation is None and _is_fork_refused(exc, policy, record):
-            violation = _explain_limits.explain_thread(policy)
-    elif isinstance(exc, KeyError) and exc.args:
-        violation = _explain.explain_keyerror(exc.args[0], policy, lambda n: n in os.environ)
-    elif isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
-        violation = _explain_limits.explain_thread(policy)
-    elif isinstance(exc, MemoryError):
+    if isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
-    else:
-        violation = _explain.explain_named_variable(str(exc), policy, lambda n: n in os.environ)
+    if isinstance(exc, ModuleNotFoundError) and (policy.python or policy.packages):
+        exc.add_note(f"agentsbx: it was looked for in {_libraries(policy)}")
+    seen = _seen(exc)
+    violation = _told(exc, policy, cwd) if seen is None else denial(seen, policy, cwd, record)
     if violation is None:
         if isinstance(exc, PermissionError):
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
@@ -143,25 +133,125 @@ def _explained(
     return exc, [violation]
 
 
+def _libraries(policy: Policy) -> str:
+    words = [f"packages={', '.join(policy.packages)}"] if policy.packages else []
+    return " and ".join([*words, f"python={policy.python}" if policy.python else "site-packages"])
+
+
+def _may_read(policy: Policy, path: str) -> bool:
+    """Whether owner and permission bits let a job read it, once it is granted."""
+    if os.getuid():
+        return os.access(path, os.R_OK)
+    # Started as root, a grant shows the owner of the granted name as the job's own; what belongs
+    # to others is theirs.
+    above = [g.path for g in (*policy.read, *policy.write) if is_below(path, g.path)]
+    try:
+        st = os.stat(path)
+        owner = os.stat(max(above, key=len, default=path)).st_uid
+    except OSError:
+        return True
+    return bool(st.st_mode & stat.S_IROTH) or st.st_uid == owner
+
+
+def _private(policy: Policy, cwd: str) -> tuple[str, ...]:
+    """Where the job may write without a grant."""
+    try:
+        libraries = _host.python_layout().mounts
+    except SandboxUnavailable:
+        libraries = ()
+    granted = [g.path for g in (*policy.read, *policy.write)]
+    return _compile.private_places([*libraries, *granted], cwd)
+
+
+_DATABASE = ("unable to open database file", "attempt to write a readonly database")
+
+
+def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
+    """What the words of another exception tell: libraries keep the kernel's answer, not its number.
+
+    Its text is the job's: the most that it can do is to name a wrong path in a hint.
+    """
+    text = ""
+    with contextlib.suppress(Exception):
+        text = str(exc)
+    if found := _explain.explain_named_variable(text, policy, lambda n: n in os.environ):
+        return found
+    if isinstance(exc, RemoteError):
+        return None
+    if text in _DATABASE:  # sqlite3, which does not say where
+        return _explain.unnamed_write(policy, cwd, "opening or changing a database")
+    if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
+        return None
+    from agentsbx._said import violations
+
+    return next(iter(violations(text.encode("utf-8", "replace"), policy, cwd)), None)
+
+
+class Seen(NamedTuple):
+    """What is known about an exception of a job, whether it left the body or was swallowed there.
+
+    `kind` is "KeyError" (`filename`: the key), "RuntimeError" (a thread that could not start), or
+    the class of an `OSError`; `calling` and `source` are the innermost function and its line.
+    """
+
+    kind: str
+    errno: int | None = None
+    filename: object = None
+    filename2: object = None
+    calling: str | None = None
+    source: str | None = None
+    creates: bool = True
+
+
+def _seen(exc: BaseException) -> Seen | None:
+    if isinstance(exc, OSError):
+        calling, source = _innermost(exc)
+        return Seen(type(exc).__name__, exc.errno, exc.filename, exc.filename2, calling, source)
+    if isinstance(exc, KeyError) and exc.args:
+        return Seen("KeyError", filename=exc.args[0])
+    if isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
+        return Seen("RuntimeError")
+    return None
+
+
+def denial(seen: Seen, policy: Policy, cwd: str, record: ExitRecord | None) -> Violation | None:
+    """Return the violation behind an exception of a job; None where no rule of ours stood there."""
+    if seen.kind == "KeyError":
+        return _explain.explain_keyerror(seen.filename, policy, lambda n: n in os.environ)
+    if seen.kind == "RuntimeError":
+        return _explain_limits.explain_thread(policy)
+    context = _explain.Context(
+        cwd=cwd, private=_private(policy, cwd), calling=seen.calling, source=seen.source,
+        creates=seen.creates, host_readable=lambda path: _may_read(policy, path),
+        host_which=_which,
+    )  # fmt: skip
+    found = _explain.explain_oserror(
+        seen.kind, seen.errno, seen.filename, seen.filename2, policy, os.path.lexists,
+        context=context,
+    )  # fmt: skip
+    if found is None and _is_fork_refused(seen, policy, record):
+        return _explain_limits.explain_thread(policy)
+    return found
+
+
 def _which(name: str) -> str | None:
     import shutil
 
     return shutil.which(name)
 
 
-def _is_fork_refused(exc: OSError, policy: Policy, record: ExitRecord | None) -> bool:
+def _is_fork_refused(seen: Seen, policy: Policy, record: ExitRecord | None) -> bool:
     """EAGAIN without a name, from a job that stood at its limit.
 
     `fork(2)` has no frame of its own.
     """
-    if exc.errno != errno.EAGAIN or exc.filename is not None or record is None:
+    if seen.errno != errno.EAGAIN or seen.filename is not None or record is None:
         return False
     if record.n_pids_refused or record.peak_processes >= policy.limits.processes - 1 > 0:
         return True
-    calling, source = _innermost(exc)
-    if source is not None:  # non-blocking I/O gives EAGAIN too
-        return any(word in source for word in ("fork", "Popen", "spawn", "start"))
-    return calling not in ("recv", "read", "accept", "send", "write")
+    if seen.source is not None:  # non-blocking I/O gives EAGAIN too
+        return any(word in seen.source for word in ("fork", "Popen", "spawn", "start"))
+    return seen.calling not in ("recv", "read", "accept", "send", "write")
 
 
 def _chained(error: BaseException, cause: BaseException) -> BaseException:

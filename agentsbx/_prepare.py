@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _engine, _header, _host, _nested, _setup, _ship, _transfer
+from agentsbx import _engine, _header, _host, _nested, _pythons, _setup, _ship, _transfer
 from agentsbx._boxes import Pool
 from agentsbx._pools import is_same
 from agentsbx._preload import NOTHING, Wanted, wanted
@@ -80,7 +80,11 @@ def prepare(site: CallSite) -> Prepared:
 def wanted_by(site: CallSite, p: Prepared, blobs: list[bytes]) -> Wanted:
     """Return the libraries that the zygote of the site shall import."""
     explicit = [*site.policy.preload, *(["asyncio"] if site.kind.is_async else [])]
-    return wanted(site.fn, [p.snapshot.blob, *blobs], explicit, has_env=bool(site.policy.env))
+    layout = _pythons.for_functions(site.policy)
+    return wanted(
+        site.fn, [p.snapshot.blob, *blobs], explicit,
+        has_env=bool(site.policy.env), folders=layout.folders or None,
+    )  # fmt: skip
 
 
 def views_of(buffers: Sequence[Any]) -> list[memoryview]:
@@ -109,18 +113,19 @@ def pool_for(rt: Runtime, site: CallSite, p: Prepared, n_waiting: int) -> tuple[
         cwd = os.getcwd()
     except FileNotFoundError:
         cwd = "/"
-    layout = _host.python_layout()
+    layout = _pythons.for_functions(site.policy)
     at = p.place
     same = (
         at is not None and at.rt is rt and at.cwd == cwd and at.layout is layout
         and not at.pool.is_closed and not site.policy.write and not site.policy.fresh
         and is_same(at.grants)
     )  # fmt: skip
+    if at is not None and at.layout is not layout and layout.marks:
+        p.want = wanted_by(site, p, [])  # what was the host's own file there may be another now
     if at is None or not same:
         grants = rt.pools.find_grants(site.policy)
         owner = object() if site.policy.fresh else None  # a new interpreter for each call
-        exact = bool(site.policy.env)
-        template = rt.pools.template(layout, p.want or NOTHING, owner, exact=exact)
+        template = rt.pools.template(layout, p.want or NOTHING, owner)
         pool = rt.pools.pool(site.owner, site.policy, template, grants, cwd, n_waiting)
         at = p.place = Place(rt, layout, cwd, grants, pool)
     pool = at.pool

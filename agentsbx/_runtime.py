@@ -5,10 +5,8 @@ Thread-safe; nothing starts at import (see `_engine`).
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,16 +19,20 @@ from agentsbx import (
     _fast,
     _header,
     _host,
+    _notices,
+    _noting,
     _outcome,
     _ship,
+    _swallowed,
 )
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._codec import ClassTable, CodecLimits
 from agentsbx._command import run_command
 from agentsbx._engine import probe, shutdown
 from agentsbx._explain import limit_table
-from agentsbx._job import Cancel, Exchange, NotSent, Output, Reply, forward_streams
+from agentsbx._job import Cancel, Exchange, NotSent, Reply
 from agentsbx._kinds import Kind
+from agentsbx._output import outputs
 from agentsbx._pools import N_WAITING
 from agentsbx._prepare import (
     Place,
@@ -45,13 +47,13 @@ from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
-from agentsbx.policy import Limits, Policy
+from agentsbx.policy import Policy
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
     from agentsbx._engine import Runtime
 
-__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "outputs", "probe",
+__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "probe", "reply_to",
            "run_command", "settle", "shutdown", "warm"]  # fmt: skip
 
 HostCaps = _host.Caps
@@ -78,6 +80,7 @@ class CallSite:
         raises: Sequence[type] = (),
         seed: int | None = None,
         output: str = "forward",
+        keep: Sequence[str] = (),
     ) -> None:
         self.fn = fn
         self.policy = policy
@@ -87,20 +90,24 @@ class CallSite:
         self.raises = tuple(raises)
         self.seed = seed
         self.output = output
+        self.keep = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
         self.lock = threading.RLock()
         self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
-        self.has_warned = False
+        self.warned: set[str] = set()  # of what (`_notices`)
         _sites.add(self)
         self.owner = object()  # of its pools, which must not keep the site alive
         weakref.finalize(self, _engine.orphans.append, self.owner).atexit = False
         self.prepared = Prepared()
         self.quick: _fast.Quick | None = None
         self.env_keys = (*_engine.SAFE_ENV, *policy.env_names)
-        lim = policy.limits
-        # A `result=` below its default bounds all that comes back, big buffers too.
-        buffers = min(lim.buffers, lim.result) if lim.result < Limits().result else lim.buffers
-        self.codec_limits = CodecLimits(body_bytes=lim.result, buffer_bytes=buffers)
+        self.codec_limits = CodecLimits.of(policy.limits)
+
+    def looks_for(self, detail: bool) -> bytes | None:
+        """Which files in private places a call tells of: `keep` of `_header.pack_call`."""
+        if detail:
+            return self.keep
+        return None if "gone" in self.warned else b""
 
     def classes(
         self, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any], annotation: Any
@@ -176,8 +183,9 @@ class Ready(NamedTuple):
 
 
 def attempts(
-    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Reply
-) -> Iterator[Ready]:
+    rt: Runtime, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Reply,
+    keep: bytes | None,
+) -> Iterator[Ready]:  # fmt: skip
     """Make the call ready, again where the sandbox dies before it is sent; at last raise."""
     error: SandboxUnavailable | None = None
     for _ in range(ATTEMPTS):
@@ -201,13 +209,15 @@ def attempts(
             error = gone.error
             continue
         watch = Watch(grants) if site.policy.write else None
-        exchange = _exchange(rt, site, box, reply, stream)
+        exchange = _exchange(rt, site, box, reply, stream, args, kwargs)
         views = views_of(stream.buffers)
         head = None
         if box.version != version and setup is not None:
             head = snapshot_body(rt, pool, setup, snapshot)
             views = views_of(snapshot.buffers) + views
-        body = _header.pack_call(head, stream.body, [v.nbytes for v in views], site.kind, site.seed)
+        body = _header.pack_call(
+            head, stream.body, [v.nbytes for v in views], site.kind, site.seed, keep
+        )
         yield Ready(snapshot, version, place, pool, box, exchange, stream, body, views, watch)
     raise error or SandboxUnavailable(
         "sandboxes die or change before they are used", missing=["job"],
@@ -223,8 +233,10 @@ def _invoke(
     cancel: Cancel | None,
     detail: bool,
 ) -> Result:
-    reply = Reply(*outputs(site))
-    for call in attempts(rt, site, args, kwargs, reply):
+    detail = detail or site.policy.strict_violations
+    keep = site.looks_for(detail)
+    reply = reply_to(site, keep)
+    for call in attempts(rt, site, args, kwargs, reply, keep):
         try:
             record = _engine.converse(
                 rt, call.box, call.exchange, call.body, call.views, cancel, detail, call.watch
@@ -246,7 +258,12 @@ def _invoke(
         if site.policy.fresh:
             rt.pools.forget_template(call.pool.template_id)
         elif (
-            call.watch is None and call.place is not None and result.error is None and _HAS_ENVIRON
+            call.watch is None
+            and call.place is not None
+            and not call.place.layout.marks
+            and not site.policy.strict_violations
+            and result.error is None
+            and _HAS_ENVIRON
         ):
             shape = len(args), tuple(kwargs)
             site.quick = _fast.Quick(rt, site, call.snapshot, call.version, call.place, shape)
@@ -263,8 +280,8 @@ def _finish(
     cancel: Cancel | None,
 ) -> Result:
     """Finish a call that began the quick way: it was sent and takes longer, prints, asks ..."""
-    reply = Reply(*outputs(site))
-    exchange = _exchange(rt, site, begun.box, reply, begun.stream)
+    reply = reply_to(site, begun.keep)
+    exchange = _exchange(rt, site, begun.box, reply, begun.stream, args, kwargs)
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
@@ -282,20 +299,30 @@ def _forget(rt: Runtime, p: Prepared, gone: PoolGone) -> None:
         rt.pools.forget_template(gone.template_id)
 
 
-def _exchange(rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any) -> Exchange:
+def _exchange(
+    rt: Runtime, site: CallSite, box: Box, reply: Reply, stream: Any,
+    args: tuple[Any, ...], kwargs: dict[str, Any],
+) -> Exchange:  # fmt: skip
     """Return the conversation of one call, within the limits of its site."""
     limits = site.codec_limits
     return Exchange(
         rt.sup, box, timeout_s=site.policy.limits.timeout, reply=reply, stream=stream,
         max_result=limits.body_bytes + limits.buffer_bytes,
+        notes=_noting.taker(
+            str(site.name), reply, stream,
+            lambda: site.classes(stream.snapshot, args, kwargs, site.annotation),
+        ),
     )  # fmt: skip
 
 
-def outputs(site: CallSite) -> tuple[Output, Output]:
-    """Return where stdout and stderr of a call go."""
-    limit = site.policy.limits.output
-    out, err = forward_streams(site.output)
-    return Output(limit, out), Output(limit, err)
+def reply_to(site: CallSite, keep: bytes | None) -> Reply:
+    """Return what takes the answer: output; files, swallowed denials where asked for."""
+    reply = Reply(*outputs(site.output, site.policy.limits.output))
+    if keep is not None:
+        reply.keep = keep, site.codec_limits.buffer_bytes
+    if site.policy.strict_violations:
+        reply.denials = []
+    return reply
 
 
 def settle(
@@ -315,16 +342,15 @@ def settle(
     error: BaseException | None = None
     classes = site.classes(snapshot, args, kwargs, annotation)
     planted = watch.planted() if watch is not None else []
-    if reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over:
+    has_answer = reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over
+    if has_answer:
         try:
             value = _outcome.value_of(reply, classes, annotation, site.codec_limits)
-            if not planted and not detail and not reply.lost:
+            is_plain = not (planted or detail or reply.lost or reply.denials)
+            if is_plain and reply.left is None:
                 return Result(value=value)
         except Exception as e:
             error = e
-        has_answer = True
-    else:
-        has_answer = False
     if reply.over == "buffers" and site.codec_limits.buffer_bytes < site.policy.limits.buffers:
         reply.over = "result"
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
@@ -338,8 +364,14 @@ def settle(
     if planted:
         error, more = planted_error(planted, error)
         violations = more + violations
+    if reply.denials is not None:
+        more = _swallowed.violations(reply.denials, site.policy, pool.job.cwd, record)
+        error = _swallowed.raise_for(_swallowed.merge(violations, more), error)
     if reply.lost:
-        _warn_lost(site, reply.lost)
+        _notices.lost(site, reply.lost)
+    discarded, files = _exits.files_of(reply)
+    if discarded:
+        _notices.files(site, discarded, is_plain=not detail)
     enforced = pool.job.enforced
     if watch is not None and not watch.is_complete:
         enforced = enforced | {"protected names": "those nearest to the top: the grant is too big"}
@@ -349,18 +381,9 @@ def settle(
         limits=_outcome.mark_hit(table, error, record, violations), enforced=enforced,
         violations=violations, exit=_exits.exit_of(record, reply) if record else Exit(),
         policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
+        discarded=discarded, files=files,
+        notes_dropped=reply.n_dropped,
     )  # fmt: skip
-
-
-def _warn_lost(site: CallSite, lost: tuple[str, ...]) -> None:
-    """Once per function: something was alive at its return and died with the sandbox."""
-    if not site.has_warned:
-        site.has_warned = True
-        code = getattr(inspect.unwrap(site.fn), "__code__", None)
-        warnings.warn_explicit(
-            f"{site.name}: alive at its return, and killed: {', '.join(lost[:5])}", RuntimeWarning,
-            code.co_filename if code else "agentsbx", code.co_firstlineno if code else 1,
-        )  # fmt: skip
 
 
 def warm(site: CallSite, n: int = 1) -> None:

@@ -8,8 +8,6 @@ closed.
 
 from __future__ import annotations
 
-import collections.abc
-import typing
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,8 @@ import msgspec
 from agentsbx import _engine, _generator, _header, _runtime
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
-from agentsbx._job import Cancel, NotSent, Reply
+from agentsbx._job import Cancel, NotSent
+from agentsbx._kinds import annotations_of
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import ResultError
@@ -27,7 +26,7 @@ from agentsbx.result import Result
 if TYPE_CHECKING:
     from agentsbx._runtime import CallSite, Ready
 
-__all__ = ["Stream", "annotations_of", "collect"]
+__all__ = ["Stream", "collect"]
 
 
 class Stream:
@@ -43,7 +42,8 @@ class Stream:
         self.detail = detail  # whether usage and limits are wanted
         self._rt: _engine.Runtime | None = None
         self.around: weakref.ref[Any] | None = None  # the generator that the consumer holds
-        self._reply = Reply(*_runtime.outputs(site))
+        self._keep = site.looks_for(detail)
+        self._reply = _runtime.reply_to(site, self._keep)
         self._reply.is_stream = True
         self.cancel = Cancel()
         self._call: Ready | None = None
@@ -130,7 +130,9 @@ class Stream:
 
     def _begin(self) -> None:
         rt = self._rt = _engine.current()
-        for call in _runtime.attempts(rt, self._site, self._args, self._kwargs, self._reply):
+        for call in _runtime.attempts(
+            rt, self._site, self._args, self._kwargs, self._reply, self._keep
+        ):
             talk = _engine.Conversation(rt, call.box, call.exchange, self.cancel)
             try:
                 talk.send(call.body, call.views)
@@ -180,7 +182,7 @@ class Stream:
         call, talk, site = self._call, self._talk, self._site
         assert call is not None
         assert talk is not None
-        detail = self.detail or call.watch is not None
+        detail = self.detail or call.watch is not None or site.policy.strict_violations
         self._talk = None
         talk.end(detail)
         try:
@@ -213,19 +215,3 @@ def collect(stream: Stream) -> Result:
     result = stream.result
     assert result is not None
     return result if result.error is not None else msgspec.structs.replace(result, value=items)
-
-
-_ITEMS = (collections.abc.Iterable, collections.abc.AsyncIterable)
-
-
-def annotations_of(annotation: Any) -> tuple[Any, Any]:
-    """Return the annotations of an item and of the returned value of `Iterator[T]` and the like.
-
-    >>> annotations_of(collections.abc.Generator[int, None, str]), annotations_of(None)
-    ((<class 'int'>, <class 'str'>), (None, None))
-    """
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if not isinstance(origin, type) or not issubclass(origin, _ITEMS) or not args:
-        return None, None
-    is_generator = issubclass(origin, collections.abc.Generator) and len(args) == 3
-    return args[0], args[2] if is_generator else None

@@ -1,9 +1,9 @@
 """The system call tables: groups, profiles, argument rules and numbers, as checked data.
 
-The sources are ``data/syscalls.toml``, ``data/args.toml`` and ``data/numbers.csv``. Parsing them
-costs milliseconds, so ``data/tables.json`` is made from them beforehand (``python -m
-agentsbx._tables``) and is what `load` reads; a test compares the two by hash and content. Nothing
-is read at import.
+The sources are ``data/syscalls.toml``, ``data/args.toml``, ``data/benign.toml`` (which denials harm
+nobody) and ``data/numbers.csv``. Parsing them costs milliseconds, so ``data/tables.json`` is made
+from them beforehand (``python -m agentsbx._tables``) and is what `load` reads; a test compares the
+two by hash and content. Nothing is read at import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
-SOURCES = ("syscalls.toml", "args.toml", "numbers.csv")
+SOURCES = ("syscalls.toml", "args.toml", "benign.toml", "numbers.csv")
 ARCHES = ("x86_64", "aarch64")
 MAX_TESTS = 4  # SBX_MAX_CMPS
 INT_MASK = 0xFFFF_FFFF
@@ -83,6 +83,15 @@ class ArgRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     case: tuple[Case, ...]
 
 
+class Benign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Denials that harm no program: an operation, on targets with ``*`` and ``**``."""
+
+    operation: str
+    targets: tuple[str, ...]
+    who: str
+    reason: str
+
+
 class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; ``source`` is the SHA-256 of the files it was made from."""
 
@@ -91,6 +100,7 @@ class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile: dict[str, Profile]
     args: dict[str, ArgRule]
     numbers: dict[str, dict[str, int]]  # architecture -> name -> number
+    benign: tuple[Benign, ...]
 
 
 def _check_case(where: str, case: Case, profiles: dict[str, Profile]) -> None:
@@ -135,6 +145,11 @@ def check(tables: Tables) -> None:
             raise ValueError(f"args {name}: the last case has no tests and no conditions")
         for index, case in enumerate(rule.case):
             _check_case(f"args {name} case {index}", case, tables.profile)
+    for row in tables.benign:
+        if not row.targets or not row.who or not row.reason:
+            raise ValueError(f"benign {row.operation}: targets, who and reason are required")
+        if any(target.startswith("*") for target in row.targets):
+            raise ValueError(f"benign {row.operation}: a target begins with a plain character")
 
 
 def _read(name: str) -> bytes:
@@ -171,6 +186,7 @@ def read_sources() -> Tables:
         "group": syscalls.pop("group"),
         "profile": syscalls.pop("profile"),
         "args": tomllib.loads(_read("args.toml").decode()),
+        "benign": tomllib.loads(_read("benign.toml").decode())["benign"],
         "numbers": numbers,
         **syscalls,
     }

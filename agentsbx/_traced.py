@@ -7,10 +7,10 @@ most that a hostile command can do with them is to name a wrong path in a hint.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 from agentsbx import _explain
+from agentsbx._benign import is_benign
 from agentsbx._filter import explain_syscall
 from agentsbx._wire import DENIAL
 from agentsbx.policy import Policy
@@ -19,11 +19,6 @@ from agentsbx.result import Violation
 __all__ = ["violations"]
 
 _MAX = 64
-# What libc, terminals and interpreters look for at every start; no program fails without.
-_PROBES = re.compile(
-    r"/etc/(locale\.alias|terminfo|inputrc|gai\.conf|selinux/config|python3[.\d]*/sitecustomize\.py)"
-    r"|/sys/devices/system/cpu/(online|possible)|/proc/sys/vm/overcommit_memory"
-)
 
 
 def violations(frames: Sequence[bytes], policy: Policy, cwd: str) -> list[Violation]:
@@ -46,7 +41,7 @@ def violations(frames: Sequence[bytes], policy: Policy, cwd: str) -> list[Violat
         v = _explain.explain_oserror(
             "OSError", number, first, second, policy, os.path.lexists, context=context
         )
-        if v is not None and not _PROBES.fullmatch(v.target):
+        if v is not None and not is_benign(v):
             found.setdefault(v.message, v)
             if len(found) == _MAX:
                 break

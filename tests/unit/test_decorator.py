@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import os
+import pydoc
 import subprocess
 import sys
 import threading
@@ -88,6 +89,39 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setitem(_load._loaded, "_runtime", module)
     monkeypatch.setattr(agentsbx, "_runtime", module, raising=False)
     return fake
+
+
+def test_completion_and_help_show_function_and_verbs_as_they_are_called() -> None:
+    class Tool:
+        @sandbox
+        def method(self, x: int, *, y: str = "") -> float:
+            """Say something."""
+            return float(x)
+
+        @classmethod
+        @sandbox
+        async def klass(cls, x: int) -> float:
+            """Say more."""
+            return float(x)
+
+    for found, shown in (
+        (Tool.method, "(self, x: int, *, y: str = '') -> float"),
+        (Tool().method, "(x: int, *, y: str = '') -> float"),
+        (Tool.method.run, "(self, x: int, *, y: str = '') -> 'Result'"),
+        (Tool.method.run.aio, "(self, x: int, *, y: str = '') -> 'Result'"),
+        (Tool().method.aio, "(self, x: int, *, y: str = '') -> float"),
+        (Tool.klass, "(x: int) -> float"),
+        (Tool.klass.run, "(cls, x: int) -> 'Result'"),
+    ):
+        assert str(inspect.signature(found)) == shown
+        assert inspect.getdoc(found)
+    text = pydoc.plain(pydoc.render_doc(Tool))
+    assert "method(self, x: int, *, y: str = '') -> float\n |      Say something." in text
+    assert "Say more." in text
+    assert "@sandbox" in inspect.getsource(Tool.method)
+    assert Tool.method.options.__doc__
+    assert Tool.method.explain.__doc__
+    assert Tool.method.explain.__qualname__.endswith("Tool.method.explain")
 
 
 def test_wrapper_is_a_function_with_the_signature_and_the_annotations_evaluated() -> None:
