@@ -350,7 +350,7 @@ def settle(
             if is_plain and reply.left is None:
                 return Result(value=value)
         except Exception as e:
-            error = e
+            error = e.with_traceback(None)  # our frames say nothing to the user
     if reply.over == "buffers" and site.codec_limits.buffer_bytes < site.policy.limits.buffers:
         reply.over = "result"
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
