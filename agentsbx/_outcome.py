@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agentsbx import _explain, _explain_limits
+from agentsbx import _explain, _explain_limits, _host
+from agentsbx._benign import is_benign
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
@@ -82,7 +83,8 @@ def error_of(
         return JobDied("the job ended without a result"), []
     how = exit_of(record, reply)
     if how.signal == signal.SIGKILL and any(_is_kill(d.nr) for d in record.denied):
-        return JobDied("the job killed itself: SIGKILL", signal=how.signal), []
+        hint = "return or raise rather than end the own process"
+        return JobDied("the job killed itself: SIGKILL", signal=how.signal, hint=hint), []
     return _explain.explain_exit(how, limits, usage_of(record, reply)), []
 
 
@@ -95,6 +97,7 @@ def _explained(
 ) -> tuple[BaseException, list[Violation]]:
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
     if isinstance(exc, AgentsbxError):
+        _note_denied(exc, record)
         return exc, []
     if isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
@@ -106,6 +109,8 @@ def _explained(
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
             if words:
                 exc.add_note(f"agentsbx: {words}")
+                return exc, []
+        _note_denied(exc, record)
         return exc, []
     raises = policy.on_violation == "raise"
     if (
@@ -123,6 +128,16 @@ def _explained(
         return _chained(error, exc), [violation]
     exc.add_note(f"agentsbx: {violation.message}")
     return exc, [violation]
+
+
+def _note_denied(exc: BaseException, record: ExitRecord | None) -> None:
+    """Name the denied system calls on the way to an exception that does not speak of them.
+
+    Libraries wrap what the kernel answered in classes of their own (`urllib.error.URLError`).
+    """
+    told = [v for v in denied_syscalls(record) if not is_benign(v)] if record is not None else []
+    for message in list(dict.fromkeys(v.message for v in told))[:3]:
+        exc.add_note(f"agentsbx: on the way {message}")
 
 
 class Seen(NamedTuple):
@@ -160,7 +175,8 @@ def denial(seen: Seen, policy: Policy, cwd: str, record: ExitRecord | None) -> V
         return _explain_limits.explain_thread(policy)
     context = _explain.Context(
         cwd=cwd, private=("/tmp", "/sandbox"), calling=seen.calling, source=seen.source,
-        creates=seen.creates, host_readable=lambda p: os.access(p, os.R_OK), host_which=_which,
+        creates=seen.creates, host_which=_which,
+        host_readable=lambda p: _host.is_readable(p, policy),
     )  # fmt: skip
     found = _explain.explain_oserror(
         seen.kind, seen.errno, seen.filename, seen.filename2, policy, os.path.lexists,
