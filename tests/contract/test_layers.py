@@ -26,7 +26,7 @@ HELPERS = {
     "B": "_benign _blas _header _injob _nested _plan _preload _protect _transfer _watch _wire",
     "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _setup _swallowed "
     "_traced",
-    "D": "_calls _describe _load _signature _verbs",
+    "D": "_calls _describe _load _signature _traps _verbs",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 

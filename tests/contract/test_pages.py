@@ -8,7 +8,7 @@ import pytest
 
 from contract.tree import ROOT, need_checkout
 
-PAGES = {"make_benign": "reference/benign.md"}
+PAGES = {"make_benign": "reference/benign.md", "make_messages": "reference/messages.md"}
 
 
 @pytest.mark.parametrize("script", sorted(PAGES))
