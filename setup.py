@@ -26,8 +26,8 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-CORE_FOLDERS = ("base", "plan", "child", "spawn", "py")
-LAUNCHER_FOLDERS = ("base", "plan", "child", "spawn", "reaper", "supervisor")
+CORE_FOLDERS = ("base", "plan", "child", "spawn", "job", "py")
+LAUNCHER_FOLDERS = ("base", "plan", "child", "spawn", "job", "reaper", "supervisor")
 # The filter compiler runs in the host alone: the launcher does without it.
 LAUNCHER_EXCLUDE = ("csrc/plan/filter.c",)
 LAUNCHER = "agentsbx/_bin/agentsbx-launcher"

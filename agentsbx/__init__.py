@@ -15,7 +15,8 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost half of all this
 if TYPE_CHECKING:
     from agentsbx._decorator import sandbox
-    from agentsbx._verbs import probe, run, shutdown, warm
+    from agentsbx._executor import SandboxExecutor
+    from agentsbx._verbs import configure, probe, run, shutdown, warm
     from agentsbx.errors import (
         AgentsbxError,
         JobDied,
@@ -24,19 +25,34 @@ if TYPE_CHECKING:
         PolicyError,
         RemoteError,
         ResultError,
+        SandboxBusy,
         SandboxTimeout,
         SandboxUnavailable,
         SandboxViolation,
         SerializationError,
     )
     from agentsbx.policy import Grant, Limits, Policy, policy_schema
-    from agentsbx.result import Exit, Limit, Result, Usage, Violation
+    from agentsbx.result import (
+        Discarded,
+        Exit,
+        Files,
+        KeptFile,
+        LeftFile,
+        Limit,
+        Result,
+        Usage,
+        Violation,
+    )
 
 __all__ = [
     "AgentsbxError",
+    "Discarded",
     "Exit",
+    "Files",
     "Grant",
     "JobDied",
+    "KeptFile",
+    "LeftFile",
     "Limit",
     "LimitExceeded",
     "Limits",
@@ -46,6 +62,8 @@ __all__ = [
     "RemoteError",
     "Result",
     "ResultError",
+    "SandboxBusy",
+    "SandboxExecutor",
     "SandboxTimeout",
     "SandboxUnavailable",
     "SandboxViolation",
@@ -53,6 +71,7 @@ __all__ = [
     "Usage",
     "Violation",
     "__version__",
+    "configure",
     "policy_schema",
     "probe",
     "run",
@@ -65,7 +84,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agentsbx._decorator": ("sandbox",),
-    "agentsbx._verbs": ("probe", "run", "shutdown", "warm"),
+    "agentsbx._verbs": ("configure", "probe", "run", "shutdown", "warm"),
+    "agentsbx._executor": ("SandboxExecutor",),
     "agentsbx.errors": (
         "AgentsbxError",
         "JobDied",
@@ -74,13 +94,24 @@ _HOMES = {
         "PolicyError",
         "RemoteError",
         "ResultError",
+        "SandboxBusy",
         "SandboxTimeout",
         "SandboxUnavailable",
         "SandboxViolation",
         "SerializationError",
     ),
     "agentsbx.policy": ("Grant", "Limits", "Policy", "policy_schema"),
-    "agentsbx.result": ("Exit", "Limit", "Result", "Usage", "Violation"),
+    "agentsbx.result": (
+        "Discarded",
+        "Exit",
+        "Files",
+        "KeptFile",
+        "LeftFile",
+        "Limit",
+        "Result",
+        "Usage",
+        "Violation",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Cancellable", "in_thread"]
+__all__ = ["Cancellable", "in_thread", "submit"]
 
 IDLE_S = 10.0
 
@@ -56,19 +56,23 @@ class _Thread:
 
 _lock = threading.Lock()
 _idle: list[_Thread] = []
+on_fork: list[Callable[[], None]] = []  # run in a forked child, where no thread of ours is
 
 
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
     _idle.clear()
+    for reset in on_fork:
+        reset()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _submit(task: Callable[[], None]) -> None:
+def submit(task: Callable[[], None]) -> None:
+    """Run `task` in one of our threads."""
     with _lock:
         thread = _idle.pop() if _idle else None
     (thread or _Thread()).inbox.put(task)
@@ -104,7 +108,7 @@ async def in_thread(call: Callable[[], T], cancel: Cancellable) -> T:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(settle, value, error)
 
-    _submit(task)
+    submit(task)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

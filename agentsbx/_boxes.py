@@ -9,6 +9,7 @@ import threading
 
 from agentsbx import _core
 from agentsbx._compile import Job
+from agentsbx._gate import Gate
 from agentsbx.errors import AgentsbxError, SandboxUnavailable
 
 try:  # hashlib loads OpenSSL, which costs a command's start 2 ms
@@ -137,19 +138,30 @@ class Pool:
 class Box:
     """One waiting sandbox, taken from a pool: its channel and output pipes."""
 
-    __slots__ = ("channel", "err", "job_id", "out", "pool", "version")
+    __slots__ = ("channel", "err", "gate", "job_id", "out", "pool", "version")
 
-    def __init__(self, job_id: int, version: int, fds: tuple[int, ...], pool: Pool) -> None:
+    def __init__(
+        self,
+        job_id: int,
+        version: int,
+        fds: tuple[int, ...],
+        pool: Pool,
+        gate: Gate | None = None,
+    ) -> None:
         self.channel, self.out, self.err = fds
         self.pool = pool
         self.job_id = job_id
         self.version = version
+        self.gate = gate  # where it has a place to give back
 
     def close(self) -> None:
-        """Close what is still open."""
+        """Close what is still open, give its place back."""
         fds = self.channel, self.out, self.err
         self.channel = self.out = self.err = -1
         _core.close_all(*fds)
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.release()
 
     def __del__(self) -> None:
         """Taken and never used (Ctrl-C in between): closing ends the job."""

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentsbx import _codec_types
+from agentsbx import _codec_builtins, _codec_types
 from agentsbx._codec_wire import (
     DEFAULT,
-    MAX_INT_BYTES,
     PACKED_PER_NODE,
     PLAIN,
-    RECORD_COST,
     TABLE,
     Bad,
     Body,
     CodecLimits,
     Ref,
     Tag,
+    check_keys,
     check_plain,
     hashes_by_identity,
 )
@@ -321,162 +320,8 @@ class Builder:
         return made
 
 
-def check_keys(keys: list[Any]) -> None:
-    """Raise `Bad` where many different keys were made to have the same hash."""
-    if len(keys) < 128 or set(map(type, keys)) == {str}:
-        return
-    if len(set(map(hash, keys))) < len(keys) // 8:
-        raise Bad("the keys of a dict or set collide")
-
-
-def _list(builder: Builder, i: int, row: list[Any]) -> Any:
-    made: list[Any] = builder.put(i, [])
-    made += builder.cells(row, 1)
-    return made
-
-
-def _tuple(builder: Builder, i: int, row: list[Any]) -> Any:
-    return tuple(builder.cells(row, 1))
-
-
-def _dict(builder: Builder, i: int, row: list[Any]) -> Any:
-    return builder.fill_dict(builder.put(i, {}), row, 1)
-
-
-def _items(builder: Builder, row: list[Any]) -> list[Any]:
-    items = [builder.key(cell) for cell in row[1:]]
-    check_keys(items)
-    return items
-
-
-def _set(builder: Builder, i: int, row: list[Any]) -> Any:
-    made: set[Any] = builder.put(i, set())
-    made.update(_items(builder, row))
-    return _full(made, row)
-
-
-def _frozenset(builder: Builder, i: int, row: list[Any]) -> Any:
-    return _full(frozenset(_items(builder, row)), row)
-
-
-def _full(made: Any, row: list[Any]) -> Any:
-    if len(made) != len(row) - 1:
-        raise Bad("a set has an item twice")
-    return made
-
-
-def _int(builder: Builder, i: int, row: list[Any]) -> Any:
-    data = builder.take(row[1])
-    if len(data) > min(builder.limits.int_bytes, MAX_INT_BYTES):
-        raise Bad("an int is too large")
-    return int.from_bytes(data, "little", signed=True)
-
-
-def _str(builder: Builder, i: int, row: list[Any]) -> Any:
-    return str(builder.take(row[1]), "utf-8", "surrogatepass")
-
-
-def _bytes(builder: Builder, i: int, row: list[Any]) -> Any:
-    return bytes(builder.take(row[1]))
-
-
-def _bytearray(builder: Builder, i: int, row: list[Any]) -> Any:
-    return bytearray(builder.take(row[1]))
-
-
-def _packed(code: str) -> Callable[[Builder, int, list[Any]], Any]:
-    def build(builder: Builder, i: int, row: list[Any]) -> Any:
-        items = builder.take_items(row[1], code)
-        made: list[Any] = builder.put(i, [])
-        made += items
-        return made
-
-    return build
-
-
-def _rows(builder: Builder, i: int, row: list[Any]) -> Any:
-    count = row[1] if len(row) > 1 else None
-    if type(count) is not int or count < 1 or len(row) != 2 + 2 * count:
-        raise Bad("a list of records is malformed")
-    made: list[Any] = builder.put(i, [])
-    keys = builder.cells(row[: 2 + count], 2)
-    columns = [builder.cell(cell) for cell in row[2 + count :]]
-    if set(map(type, columns)) != {list} or len(set(map(len, columns))) != 1:
-        raise Bad("the columns of a list of records are malformed")
-    builder.charge(len(columns[0]) * (RECORD_COST + count))
-    if set(keys) == {True} and type(keys[0]) is bool:
-        made += zip(*columns, strict=True)
-    elif set(keys) == {False} and type(keys[0]) is bool:
-        made += map(list, zip(*columns, strict=True))
-    elif set(map(type, keys)) == {str} and len(set(keys)) == count:
-        made += [dict(zip(keys, record, strict=True)) for record in zip(*columns, strict=True)]
-    else:
-        raise Bad("a list of records is malformed")
-    return made
-
-
-def _strs(builder: Builder, i: int, row: list[Any]) -> Any:
-    sizes = builder.take_items(row[1], "I")
-    text = str(builder.take(row[2]), "utf-8")
-    made: list[Any] = builder.put(i, [])
-    start = 0
-    for size in sizes:
-        made.append(text[start : start + size])
-        start += size
-    if start != len(text):
-        raise Bad("a list of strings does not match its text")
-    return made
-
-
-def _numbers(row: list[Any], count: int, kind: type) -> list[Any]:
-    if len(row) != count + 1 or any(type(cell) is not kind for cell in row[1:]):
-        raise Bad("a row of numbers is malformed")
-    return row[1:]
-
-
-def _complex(builder: Builder, i: int, row: list[Any]) -> Any:
-    return complex(*_numbers(row, 2, float))
-
-
-def _range(builder: Builder, i: int, row: list[Any]) -> Any:
-    row = [None, *builder.cells(row, 1)]
-    return range(*_numbers(row, 3, int))
-
-
-def _slice(builder: Builder, i: int, row: list[Any]) -> Any:
-    if len(row) != 4:
-        raise Bad("a slice is malformed")
-    return slice(*builder.cells(row, 1))
-
-
-def _const(builder: Builder, i: int, row: list[Any]) -> Any:
-    if len(row) == 2 and type(row[1]) is not Ref:
-        return row[1]
-    if row[1:] == ["...", 1]:
-        return ...
-    if row[1:] == ["...", 2]:
-        return NotImplemented
-    raise Bad("a constant is unknown")
-
-
 _DECODERS: dict[int, Callable[[Builder, int, list[Any]], Any]] = {
-    Tag.LIST: _list,
-    Tag.TUPLE: _tuple,
-    Tag.DICT: _dict,
-    Tag.SET: _set,
-    Tag.FROZENSET: _frozenset,
-    Tag.INT: _int,
-    Tag.STR: _str,
-    Tag.BYTES: _bytes,
-    Tag.BYTEARRAY: _bytearray,
-    Tag.INTS: _packed("q"),
-    Tag.FLOATS: _packed("d"),
-    Tag.STRS: _strs,
-    Tag.ROWS: _rows,
-    Tag.COMPLEX: _complex,
-    Tag.RANGE: _range,
-    Tag.SLICE: _slice,
-    Tag.CONST: _const,
+    **_codec_builtins.DECODERS,
     **_codec_types.DECODERS,
 }
 

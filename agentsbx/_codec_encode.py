@@ -1,7 +1,7 @@
 """Job side of the codec: turn a value into rows, blobs and buffers.
 
-Runs in the sandbox. It imports nothing that the value does not already use: a type outside the
-builtins is found by its module's and its own name in `_codec_types.ENCODERS`.
+Runs in the sandbox. It imports nothing that the value does not already use: a type outside those of
+`_codec_builtins` is found by its module's and its own name.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agentsbx import _codec_builtins
 from agentsbx._codec_wire import (
     DEFAULT,
     OUT_OF_BAND,
-    PACK_ITEMS,
-    PACKED_PER_NODE,
     PLAIN,
-    RECORD_COST,
-    RECORDS,
     SCALARS,
+    STR_ONLY,
     TABLE,
     Body,
     CodecLimits,
@@ -29,6 +27,8 @@ from agentsbx._codec_wire import (
     Tag,
     check_plain,
     hashes_by_identity,
+    short_name,
+    too_many,
 )
 from agentsbx.errors import SerializationError
 
@@ -41,9 +41,7 @@ _PACKER = msgspec.msgpack.Encoder()
 _BUSY = Ref(-(1 << 62))  # in the memo: an immutable value whose parts are being encoded
 _PLAIN_HEAD = bytes((PLAIN,))
 _PLAIN_TYPES = SCALARS | {list, dict}
-_STR_ONLY = frozenset({str})
-_RECORD_TYPES = frozenset({dict, tuple, list})
-_ALONE = max(map(sys.getrefcount, [object()]))  # of an item that only one list holds
+_ENCODERS = dict(_codec_builtins.ENCODERS)  # with those that were found since
 
 
 def _is_plain(value: Any) -> bool:
@@ -54,7 +52,7 @@ def _is_plain(value: Any) -> bool:
     for item in todo:
         kind = type(item)
         if kind is dict:
-            if item and set(map(type, item)) != _STR_ONLY:
+            if item and set(map(type, item)) != STR_ONLY:
                 return False
             item = item.values()
         elif kind is not list:
@@ -136,7 +134,7 @@ class Encoder:
         if type(root) is not Ref or root.i != 0:
             raise AssertionError("the first row is the value")
         if sum(map(len, rows)) > self.limits.nodes:
-            raise Refused(*_too_many(self.limits))
+            raise too_many(self.limits)
         body = bytes((TABLE,)) + _PACKER.encode(Body(rows, self.blobs))
         if len(body) > self.limits.body_bytes:
             raise Refused(
@@ -166,7 +164,7 @@ class Encoder:
                     "use a list or a dict for it",
                 )
             return known
-        encoder = _BUILTINS.get(kind) or find_encoder(kind)
+        encoder = _ENCODERS.get(kind) or find_encoder(kind)
         if self.depth >= self.limits.depth:
             raise Refused(
                 f"nests more than {self.limits.depth} levels deep", "return a flatter value"
@@ -204,7 +202,7 @@ class Encoder:
         contain itself; `close` makes it known.
         """
         if len(self.rows) >= self.limits.nodes:
-            raise Refused(*_too_many(self.limits))
+            raise too_many(self.limits)
         ref = Ref(len(self.rows))
         self.rows.append(row)
         if not self.in_key:
@@ -266,7 +264,7 @@ class Encoder:
         try:
             row.append(self.cell(value))
         except Refused as refused:
-            refused.steps.append(f"{{key {_short(value)}}}")
+            refused.steps.append(f"{{key {short_name(value)}}}")
             raise
         self.in_key = saved
 
@@ -286,180 +284,9 @@ class Encoder:
             try:
                 row.append(self.cell(value))
             except Refused as refused:
-                refused.steps.append(f"[{_short(key)}]")
+                refused.steps.append(f"[{short_name(key)}]")
                 raise
         self.in_key = saved
-
-
-def _short(value: Any) -> str:
-    """Return a short name of `value` without calling code of its class."""
-    if type(value) in SCALARS:
-        text = repr(value)
-        return text if len(text) <= 40 else text[:37] + "..."
-    return f"<{type(value).__name__}>"
-
-
-def _too_many(limits: CodecLimits) -> tuple[str, str]:
-    return f"holds more than {limits.nodes} values", "return an array, or write it to a file"
-
-
-def _list(encoder: Encoder, value: list[Any]) -> Ref:
-    kinds = set(map(type, value))
-    if len(value) > encoder.limits.nodes * PACKED_PER_NODE:
-        raise Refused(*_too_many(encoder.limits))
-    if len(value) >= PACK_ITEMS and len(kinds) == 1 and (int in kinds or float in kinds):
-        import array
-
-        is_int = int in kinds
-        try:
-            packed = array.array("q" if is_int else "d", value)
-        except OverflowError:
-            pass
-        else:
-            return encoder.open(
-                value, [Tag.INTS if is_int else Tag.FLOATS, encoder.blob(memoryview(packed))]
-            )
-    if len(value) >= PACK_ITEMS and kinds == _STR_ONLY and not encoder.careful:
-        import array
-
-        text = "".join(value).encode()
-        sizes = encoder.blob(memoryview(array.array("I", map(len, value))))
-        return encoder.open(value, [Tag.STRS, sizes, encoder.blob(text)])
-    if len(value) >= RECORDS and len(kinds) == 1 and not kinds.isdisjoint(_RECORD_TYPES):
-        columns = _columns(value, next(iter(kinds)))
-        if columns is not None:
-            return _records(encoder, value, *columns)
-    row: list[Any] = [Tag.LIST]
-    ref = encoder.open(value, row)
-    if kinds <= SCALARS and not encoder.careful:
-        row += value
-    else:
-        encoder.fill(row, value)
-    return ref
-
-
-def _columns(value: list[Any], kind: type) -> tuple[list[Any], list[Any]] | None:
-    """Return the keys and columns of a list of dicts, tuples or lists of one shape, or None.
-
-    None also where anything else holds one of the records: it might be shared within the result.
-    """
-    if max(map(sys.getrefcount, value)) > _ALONE:  # before a name below holds one of them
-        return None
-    first = value[0]
-    if not first:
-        return None
-    if kind is dict:
-        keys = list(first)
-        if set(map(type, keys)) != _STR_ONLY or any(list(item) != keys for item in value):
-            return None
-        return keys, [list(column) for column in zip(*map(dict.values, value), strict=True)]
-    if set(map(len, value)) != {len(first)}:
-        return None
-    return [kind is tuple] * len(first), [list(column) for column in zip(*value, strict=True)]
-
-
-def _records(encoder: Encoder, value: list[Any], keys: list[Any], columns: list[Any]) -> Ref:
-    row: list[Any] = [Tag.ROWS, len(keys)]
-    ref = encoder.open(value, row)
-    row += [encoder.cell(key) for key in keys] if encoder.careful else keys
-    if len(value) * (RECORD_COST + len(keys)) > encoder.limits.nodes * PACKED_PER_NODE:
-        raise Refused(*_too_many(encoder.limits))
-    for n, (key, column) in enumerate(zip(keys, columns, strict=True)):
-        try:
-            row.append(encoder.cell(column))
-        except Refused as refused:
-            step = f"[{_short(key) if type(key) is str else n}]"
-            refused.steps.insert(max(len(refused.steps) - 1, 0), step)
-            raise
-    return ref
-
-
-def _tuple(encoder: Encoder, value: tuple[Any, ...]) -> Ref:
-    row: list[Any] = [Tag.TUPLE]
-    ref = encoder.open(value, row, mutable=False)
-    encoder.fill(row, value)
-    return encoder.close(value, ref)
-
-
-def _dict(encoder: Encoder, value: dict[Any, Any]) -> Ref:
-    row: list[Any] = [Tag.DICT]
-    ref = encoder.open(value, row)
-    encoder.pairs(row, value)
-    return ref
-
-
-def _set(encoder: Encoder, value: set[Any]) -> Ref:
-    row: list[Any] = [Tag.SET]
-    ref = encoder.open(value, row)
-    for item in value:
-        encoder.key(row, item)
-    return ref
-
-
-def _frozenset(encoder: Encoder, value: frozenset[Any]) -> Ref:
-    row: list[Any] = [Tag.FROZENSET]
-    ref = encoder.open(value, row, mutable=False)
-    for item in value:
-        encoder.key(row, item)
-    return encoder.close(value, ref)
-
-
-def _bytes(encoder: Encoder, value: bytes) -> Ref:
-    if len(value) < OUT_OF_BAND and encoder.rows:
-        ref = Ref(-1 - encoder.blob(value))
-        if not encoder.in_key:
-            encoder.memo[id(value)] = ref
-            encoder.keep.append(value)
-        return ref
-    return encoder.open(value, [Tag.BYTES, encoder.blob(value)])
-
-
-def _bytearray(encoder: Encoder, value: bytearray) -> Ref:
-    return encoder.open(value, [Tag.BYTEARRAY, encoder.blob(value)])
-
-
-def _memoryview(encoder: Encoder, value: memoryview) -> Ref:
-    data = value if value.c_contiguous else value.tobytes()
-    return encoder.open(value, [Tag.BYTES, encoder.blob(data)])
-
-
-def _complex(encoder: Encoder, value: complex) -> Ref:
-    return encoder.row([Tag.COMPLEX, value.real, value.imag])
-
-
-def _range(encoder: Encoder, value: range) -> Ref:
-    row: list[Any] = [Tag.RANGE]
-    ref = encoder.row(row)
-    encoder.fill(row, (value.start, value.stop, value.step))
-    return ref
-
-
-def _slice(encoder: Encoder, value: slice) -> Ref:
-    row: list[Any] = [Tag.SLICE]
-    ref = encoder.row(row)
-    encoder.named(row, ("start", "stop", "step"), (value.start, value.stop, value.step))
-    return ref
-
-
-def _ellipsis(encoder: Encoder, value: Any) -> Ref:
-    return encoder.row([Tag.CONST, "...", 1 if value is ... else 2])
-
-
-_BUILTINS: dict[type, Callable[[Encoder, Any], Any]] = {
-    list: _list,
-    tuple: _tuple,
-    dict: _dict,
-    set: _set,
-    frozenset: _frozenset,
-    bytes: _bytes,
-    bytearray: _bytearray,
-    memoryview: _memoryview,
-    complex: _complex,
-    range: _range,
-    slice: _slice,
-    type(...): _ellipsis,
-    type(NotImplemented): _ellipsis,
-}
 
 
 def find_encoder(kind: type) -> Callable[[Encoder, Any], Any]:
@@ -477,5 +304,5 @@ def find_encoder(kind: type) -> Callable[[Encoder, Any], Any]:
 
             found = _codec_instances.encode_instance
     if sys.modules.get(kind.__module__) is not None:
-        _BUILTINS[kind] = found
+        _ENCODERS[kind] = found
     return found

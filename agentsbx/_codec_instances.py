@@ -6,8 +6,6 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from agentsbx._codec_wire import Ref, Refused, Tag
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def encode_instance(encoder: Encoder, value: Any) -> Ref:
     enum = sys.modules.get("enum")
     if enum is not None and isinstance(value, enum.Enum):
         return _encode_enum(encoder, value, enum)
-    if isinstance(value, msgspec.Struct):
+    if is_struct(kind):
         names = kind.__struct_fields__
         return _encode_object(encoder, value, dict(zip(names, _values(value, names), strict=True)))
     pydantic = sys.modules.get("pydantic")
@@ -141,7 +139,12 @@ def _pydantic_state(value: Any) -> dict[str, Any]:
 
 def is_plain_class(kind: type) -> bool:
     """Whether an instance can be made empty and filled later."""
-    return not issubclass(kind, msgspec.Struct) and not hasattr(kind, "__pydantic_fields__")
+    return not is_struct(kind) and not hasattr(kind, "__pydantic_fields__")
+
+
+def is_struct(kind: type) -> bool:
+    """Whether a class is a `msgspec.Struct`, of whichever msgspec: a tool may bring its own."""
+    return hasattr(kind, "__struct_fields__") and type(kind).__name__ == "StructMeta"
 
 
 def builtin_base(kind: type) -> type | None:

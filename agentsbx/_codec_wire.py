@@ -13,9 +13,12 @@ and cycles need no extra rule, and the number of nodes is known before anything 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import msgspec
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Limits
 
 __all__ = ["DEFAULT", "Bad", "Body", "CodecLimits", "Ref", "Refused", "Tag", "hashes_by_identity"]
 
@@ -32,6 +35,7 @@ PACKED_PER_NODE = 16  # lists of one blob may have this many times as many items
 
 # What an exact `type(x)` may be for x to stand in a row as it is.
 SCALARS = frozenset({type(None), bool, int, float, str})
+STR_ONLY = frozenset({str})
 
 # Bytes that cannot start a container in msgpack; deleting them counts what may nest or be a map.
 _OPENERS = {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
@@ -52,6 +56,13 @@ class CodecLimits(msgspec.Struct, frozen=True):
     depth: int = 64
     nodes: int = 1_000_000
     int_bytes: int = MAX_INT_BYTES
+
+    @classmethod
+    def of(cls, limits: Limits) -> CodecLimits:
+        """Host: those of a policy. A `result=` below its default bounds big buffers too."""
+        is_lower = limits.result < type(limits)().result
+        buffers = min(limits.buffers, limits.result) if is_lower else limits.buffers
+        return cls(body_bytes=limits.result, buffer_bytes=buffers)
 
 
 DEFAULT = CodecLimits()
@@ -137,6 +148,21 @@ class Refused(Exception):
         self.steps: list[str] = []
 
 
+def too_many(limits: CodecLimits) -> Refused:
+    """Return the refusal of a value with more parts than `limits.nodes`."""
+    return Refused(
+        f"holds more than {limits.nodes} values", "return an array, or write it to a file"
+    )
+
+
+def short_name(value: Any) -> str:
+    """Return a short name of `value` without calling code of its class."""
+    if type(value) in SCALARS:
+        text = repr(value)
+        return text if len(text) <= 40 else text[:37] + "..."
+    return f"<{type(value).__name__}>"
+
+
 class Bad(Exception):
     """The decoder met bytes that no encoder of ours writes, or more of them than allowed."""
 
@@ -162,6 +188,14 @@ def hashes_by_identity(kind: type) -> bool:
 
 
 _IDENTITY_HASH: Any = object.__hash__
+
+
+def check_keys(keys: list[Any]) -> None:
+    """Raise `Bad` where many different keys were made to have the same hash."""
+    if len(keys) < 128 or set(map(type, keys)) == {str}:
+        return
+    if len(set(map(hash, keys))) < len(keys) // 8:
+        raise Bad("the keys of a dict or set collide")
 
 
 def clean_name(name: Any) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
-from agentsbx._job import Cancel, Exchange, Output, Reply, is_gone
+from agentsbx._job import Cancel, Exchange, Reply, is_gone
+from agentsbx._output import Output
 from agentsbx._pools import is_same
 from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
@@ -21,6 +22,7 @@ from agentsbx.result import Exit, Limit, Result, Violation
 
 if TYPE_CHECKING:
     from agentsbx._engine import Runtime
+    from agentsbx._host import Layout
 
 __all__ = ["run_command"]
 
@@ -30,17 +32,22 @@ ATTEMPTS = 5
 class _Place:
     """Where the last command ran: used again while nothing that names it has changed."""
 
-    __slots__ = ("environ", "key", "mounts", "pool", "words")
+    __slots__ = ("environ", "key", "mounts", "pool", "shown", "words")
 
     def __init__(
         self, rt: Runtime, policy: Policy, cwd: str, n_waiting: int, explain: bool
     ) -> None:
         self.key = rt, policy, cwd, n_waiting, explain
+        self.shown: Layout | None = None
+        if policy.python or policy.packages:
+            from agentsbx import _pythons
+
+            self.shown = _pythons.for_command(policy)
         self.mounts = rt.pools.find_grants(policy)
+        template = rt.pools.template(None, NOTHING, shown=self.shown)
         self.pool = rt.pools.pool(
-            None, policy, rt.pools.template(None, NOTHING), self.mounts, cwd, n_waiting,
-            traces=explain,
-        )  # fmt: skip
+            None, policy, template, self.mounts, cwd, n_waiting, traces=explain
+        )
         self.environ = _engine.environ().copy()
         self.words = _words(_engine.job_env(policy))
 
@@ -49,6 +56,7 @@ class _Place:
             self.key == key
             and not key[1].write  # names in a write grant are looked for anew
             and not self.pool.is_closed
+            and (self.shown is None or self.shown.is_unchanged())
             and self.environ == _engine.environ()
             and (not self.mounts or is_same(self.mounts))
         )
@@ -81,6 +89,7 @@ def run_command(
     cancel: Cancel | None = None,
     n_waiting: int = 1,
     explain: bool = False,
+    keep: Sequence[str] = (),
 ) -> Result:
     """Run a command in a fresh sandbox.
 
@@ -88,12 +97,13 @@ def run_command(
     capture. `Result.value` is the exit code, 128+n for a signal, 127 where the program does not
     exist. `explain`: trace it, which is slower, and tell each call that was denied;
     `strict_violations` does so too, and a denial that is no benign probe is then an error.
+    `keep`: patterns of the files in private places that come back.
     """
     rt = _engine.current()
     explain = explain or policy.strict_violations
     try:
         fds = stdin, stdout, stderr
-        return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain)
+        return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain, keep)
     except SupervisorGone as e:
         _engine.restart(rt)
         raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e
@@ -109,11 +119,14 @@ def _run_command(
     cancel: Cancel | None,
     n_waiting: int,
     explain: bool,
+    keep: Sequence[str],
 ) -> Result:
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
     if explain:
         reply.denials = []
+    patterns = b"".join(os.fsencode(pattern) + b"\0" for pattern in keep)
+    reply.keep = patterns, policy.limits.buffers
     for _ in range(ATTEMPTS):
         try:
             place = _place(rt, policy, where, n_waiting, explain)
@@ -126,9 +139,11 @@ def _run_command(
         try:
             mask, given = _command_fds(fds, opened)
             variables = _words(_engine.job_env(policy, env)) if env else place.words
-            head = EXEC.pack(len(argv), len(variables), mask, explain)
+            head = EXEC.pack(
+                len(argv), len(variables), mask, explain, len(patterns), 0, policy.limits.buffers
+            )
             words = b"\0".join([*map(os.fsencode, argv), *variables, b""])
-            _send_exec(box, head + words, given)
+            _send_exec(box, head + words + patterns, given)
             break
         except OSError as e:
             box.close()
@@ -141,9 +156,7 @@ def _run_command(
     exchange = Exchange(
         rt.sup, box, timeout_s=policy.limits.timeout, max_result=0, reply=reply, stream=None
     )
-    record = _engine.converse(
-        rt, box, exchange, b"", [], cancel, detail=explain or watch is not None
-    )
+    record = _engine.converse(rt, box, exchange, b"", [], cancel, explain, watch)
     return _command_result(argv, policy, place.pool, reply, record, watch)
 
 
@@ -235,11 +248,12 @@ def _command_result(
         from agentsbx._outcome import mark_hit
 
         table = mark_hit(table, error, record, violations)
+    discarded, files = _exits.files_of(reply)
     return Result(
         value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
         usage=usage, limits=table, enforced=pool.job.enforced,
         violations=violations, exit=how, policy_id=pool.policy_id(),
-        call_id=_engine.next_call_id(),
+        call_id=_engine.next_call_id(), discarded=discarded, files=files,
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ PRIVATE = "/sandbox"
 HOME = f"{PRIVATE}/home"
 TMPDIR = f"{PRIVATE}/tmp"
 SLASH_TMP = f"{PRIVATE}/.tmp"  # what /tmp shows
+SHOWN_CWD = f"{PRIVATE}/.cwd"  # what the working directory shows, where it is not granted
+_TREE_DIRS = ("/proc", "/dev", "/etc", PRIVATE, "/tmp", "/var/tmp", "/run")  # of each template
 U64 = 2**64 - 1
 RLIM_INFINITY = U64
 MiB = 2**20
@@ -119,7 +121,7 @@ def compile_template(
     mounts: list[MountSpec] = []
     b.add(Op.TMPFS, path="/", a=64 * MiB, b=200_000)  # mount points of all its pools stay
     b.add(Op.TMPFS, path=POOL_DIR, a=MiB, b=8192)
-    for path in ("/proc", "/dev", "/etc", PRIVATE, "/tmp", "/var/tmp", "/run"):
+    for path in _TREE_DIRS:
         b.add(Op.MKDIR, path=path, a=0o755)
     for path, found in tree.items():
         if isinstance(found, str):
@@ -159,7 +161,7 @@ def _base_files(b: PlanBuilder, ids: tuple[int, int]) -> None:
     files["/etc/group"] = f"sandbox:x:{gid}:\n"
     for path, text in files.items():
         b.add(Op.WRITE, path=path, text=text, a=0o444)
-    b.add(Op.MKDIR, path="/.empty", a=0o555)  # what MASK shows for a directory
+    b.add(Op.MKDIR, path="/.empty", a=0o555)  # what MASK shows for a directory; a bare cwd
     b.add(Op.WRITE, path="/.canary", text="a wall is missing\n", a=0o444)
 
 
@@ -197,6 +199,11 @@ def compile_job(
             missing=["gateway"],
             hint="leave net= out: the sandbox then has no network at all",
         )
+    if cwd.startswith(("/proc/", "/dev/")):
+        raise SandboxUnavailable(
+            f"the working directory {cwd!r} is the host's: a sandbox has its own /proc and /dev",
+            missing=["working directory"], hint="change to another folder before the call",
+        )  # fmt: skip
     b = PlanBuilder(JOB, PlanFlag.MOUNT_NS | PlanFlag.IPC_NS | PlanFlag.PID_NS)
     ordered = sorted(grants, key=lambda g: (g.at.count("/"), g.at))
     mounts = _tree(b, policy.limits, ordered, base, cwd, masks)
@@ -256,10 +263,21 @@ def _tree(
             b.add(Op.MOVE, path=SLASH_TMP + path.removeprefix("/tmp"), text=path)
     b.add(Op.SELF, path="/tmp", text=SLASH_TMP, flags=Flag.RECURSIVE)
     places = [g.at for g in grants]
-    if not _inside(cwd, [*base, *places, PRIVATE]) and cwd != "/":
+    is_bare = not _inside(cwd, [*base, *places]) and cwd not in (HOME, TMPDIR)  # nor writable
+    is_own = is_bare and not any(_inside(p, [cwd]) for p in _TREE_DIRS)
+    # A folder of this job alone: private storage is writable, and in the tree that all jobs of the
+    # template share stand the names of other policies' grants.
+    is_empty = is_own and not any(_inside(p, [cwd]) for p in (*base, *places))
+    if is_empty:
+        b.add(Op.SELF, path=cwd, text="/.empty", flags=Flag.RDONLY)
+    elif is_own:
+        b.add(Op.MKDIR, path=SHOWN_CWD, a=0o755)
+        for path in base:
+            if _inside(path, [cwd]):
+                b.add(Op.MOVE, path=SHOWN_CWD + path.removeprefix(cwd), text=path)
+        b.add(Op.SELF, path=cwd, text=SHOWN_CWD, flags=Flag.RECURSIVE)
+    elif is_bare and not _inside(cwd, ["/proc", *_TREE_DIRS]) and cwd != "/":
         b.add(Op.MKDIR, path=cwd, a=0o755)
-        if cwd.startswith("/tmp/"):  # private storage is writable: this one directory is not
-            b.add(Op.SELF, path=cwd, text=cwd, flags=Flag.RECURSIVE)
     mounts: list[MountSpec] = []
     for g in grants:
         flags = Flag.FILE if g.found.is_file else 0
@@ -269,7 +287,7 @@ def _tree(
             flags |= Flag.NOCREATE | Flag.OPTIONAL  # gone meanwhile: Watch sees what comes
         b.add(Op.BIND, path=g.at, arg=len(mounts), flags=flags)
         mounts.append(MountSpec(g.found, is_rdonly=not g.is_write, idmap=True))
-    if cwd.startswith("/tmp/") and not _inside(cwd, [*base, *places]):
+    if (is_own and not is_empty) or (is_bare and cwd == "/tmp"):
         b.add(Op.RDONLY, path=cwd)
     b.add(Op.PROC, path="/proc", flags=Flag.RDONLY)
     for path in masks:
@@ -279,19 +297,20 @@ def _tree(
     return mounts
 
 
-def private_places(others: list[str]) -> tuple[str, ...]:
-    """Where a job may write without a grant.
+def private_places(others: list[str], cwd: str) -> tuple[str, ...]:
+    """Where a job may write without a grant. `others`: paths of libraries and grants.
 
     Landlock adds up rights along a path, across mounts: with a grant or a library below /tmp a rule
     on /tmp would be no second wall there, so /tmp itself is then closed; TMPDIR is another
-    directory.
+    directory. As working directory it is closed too: what lies there is the host's, and a relative
+    name must not vanish (rule 4.2).
 
-    >>> private_places(["/srv/data"]), private_places(["/tmp/x"])[-1]
-    (('/sandbox', '/tmp'), '/sandbox/tmp')
+    >>> private_places(["/srv/data"], "/")[-2:], private_places(["/tmp/x"], "/")[-1]
+    (('/sandbox/tmp', '/tmp'), '/sandbox/tmp')
     """
-    if any(p.startswith("/tmp/") for p in others):
-        return f"{PRIVATE}/home", f"{PRIVATE}/shm", TMPDIR
-    return PRIVATE, "/tmp"
+    own = HOME, f"{PRIVATE}/shm", TMPDIR
+    is_closed = cwd == "/tmp" or any(_inside(p, ["/tmp"]) for p in others)
+    return own if is_closed else (*own, "/tmp")
 
 
 def _rlimit(b: PlanBuilder, which: int, value: int) -> None:
@@ -400,11 +419,11 @@ def _landlock(
         b.add(Op.LANDLOCK, path=path, a=LL_READ, flags=Flag.OPTIONAL)
     b.add(Op.LANDLOCK, path="/dev", a=_READ_DIR | _READ | _WRITE | _IOCTL_DEV | _TRUNCATE)
     write &= ~(_IOCTL_DEV | _MAKE_CHAR | _MAKE_BLOCK | _MAKE_SOCK)
-    for path in private_places([*base, *(g.at for g in grants)]):
+    for path in private_places([*base, *(g.at for g in grants)], cwd):
         b.add(Op.LANDLOCK, path=path, a=write)
     for g in grants:
         b.add(Op.LANDLOCK, path=g.at, a=write if g.is_write else LL_READ)
-    if not _inside(cwd, [*base, *(g.at for g in grants), PRIVATE]) and cwd != "/":
+    if not _inside(cwd, [*base, *(g.at for g in grants)]) and cwd not in ("/", HOME, TMPDIR):
         b.add(Op.LANDLOCK, path=cwd, a=_READ_DIR)
 
 

@@ -11,25 +11,36 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 from agentsbx import _calls, _traps
+from agentsbx._kinds import Kind, kind_of
 from agentsbx._load import load
 from agentsbx._signature import bind_verb, evaluated_signature
+from agentsbx._wrappers import WRAPPERS, is_wrapper
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Coroutine,
+        Generator,
+        Iterator,
+    )
 
     from agentsbx._runtime import CallSite
     from agentsbx._types import (
         AsyncSandboxed,
+        AsyncStreamSandboxed,
         Decorator,
         Keywords,
         P,
         R_co,
         Sandboxed,
+        StreamSandboxed,
+        Y_co,
+        Z,
     )
     from agentsbx.policy import Policy
     from agentsbx.result import Result
@@ -41,9 +52,25 @@ __all__ = ["is_wrapper", "resolve", "sandbox"]
 
 
 @overload
-def sandbox(  # type: ignore[overload-overlap]  # the narrower one is first on purpose
+def sandbox(  # type: ignore[overload-overlap]  # the narrower ones are first on purpose
     fn: Callable[P, Coroutine[Any, Any, R_co]], /
 ) -> AsyncSandboxed[P, R_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, AsyncGenerator[Y_co, Z]], /
+) -> AsyncStreamSandboxed[P, AsyncGenerator[Y_co, Z], Y_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, AsyncIterator[Y_co]], /
+) -> AsyncStreamSandboxed[P, AsyncIterator[Y_co], Y_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, Generator[Y_co, Z, R_co]], /
+) -> StreamSandboxed[P, Generator[Y_co, Z, R_co], Y_co]: ...
+@overload
+def sandbox(  # type: ignore[overload-overlap]
+    fn: Callable[P, Iterator[Y_co]], /
+) -> StreamSandboxed[P, Iterator[Y_co], Y_co]: ...
 @overload
 def sandbox(fn: Callable[P, R_co], /) -> Sandboxed[P, R_co]: ...
 @overload
@@ -57,8 +84,8 @@ def sandbox(target: Any = None, /, **keywords: Any) -> Any:
     private `$HOME` and `$TMPDIR`, a few safe environment variables, 30 s, 512 MB. `target` may be
     a `Policy`, the path of a policy file (with `/` or ending in `.toml`) or the name of a preset;
     `keywords` are policy keywords (`read=`, `write=`, `env=`, `memory=`, `timeout=` ...), besides
-    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild) and
-    `output=`.
+    `captures=` (the exact list of captured names), `raises=` (exception classes to rebuild),
+    `keep=` (files that come back) and `output=`.
 
     Returns the decorated function, or a decorator. Raises `PolicyError` for a wrong policy and
     `TypeError` for what is not a function. Nothing starts before the first call.
@@ -167,37 +194,45 @@ def _refuse(fn: Any) -> None:
         )
     if not callable(fn):
         raise TypeError(f"sandbox() decorates functions, not {type(fn).__name__}")
-    inner = _unpartial(fn)
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TypeError(
-            f"{getattr(inner, '__qualname__', inner)} is a generator function: sandboxed "
-            f"generators are not yet supported in this version; return a list instead"
-        )
-
-
-def _unpartial(fn: Any) -> Any:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    if not hasattr(fn, "__code__") and not isinstance(fn, types.MethodType):
-        call = inspect.getattr_static(type(fn), "__call__", None)
-        if isinstance(call, types.FunctionType):
-            return call
-    return fn
 
 
 # -- the wrapper --------------------------------------------------------------------------------
 
 
 def _make(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
-    is_async = inspect.iscoroutinefunction(_unpartial(fn))
-    wrapper: Any = _async_wrapper() if is_async else _sync_wrapper()
+    kind = kind_of(fn)
+    wrapper: Any = WRAPPERS[kind]()
     _dress(wrapper, fn)
     signature, annotations = evaluated_signature(fn)
     wrapper.__annotations__ = annotations
     if signature is not None:
         wrapper.__signature__ = signature
-    _equip(wrapper, fn, _Site(policy, options, is_async))
+    _equip(wrapper, fn, _Site(policy, options, kind))
+    _describe_verbs(wrapper, signature)
     return wrapper
+
+
+_VERBS = {
+    "run": "Call as `{name}`, in a fresh sandbox; returns a `Result`, never raises for the body.",
+    "run.aio": "Call as `{name}`, without blocking the event loop; returns a `Result`.",
+    "aio": "Call as `{name}`, without blocking the event loop.",
+    "submit": "Call as `{name}` in the background; returns a `concurrent.futures.Future`.",
+}
+
+
+_RETURNED = {"run": "Result", "run.aio": "Result", "submit": "Future"}
+
+
+def _describe_verbs(wrapper: Any, signature: inspect.Signature | None) -> None:
+    """Give the verbs the function's signature, for those who look at it while they type."""
+    for name, words in _VERBS.items():
+        verb = wrapper
+        for part in name.split("."):
+            verb = getattr(verb, part)
+        verb.__doc__ = words.format(name=wrapper.__qualname__)
+        if signature is not None:
+            returned = _RETURNED.get(name, signature.return_annotation)
+            verb.__signature__ = signature.replace(return_annotation=returned)
 
 
 def _dress(wrapper: Any, fn: Any) -> None:
@@ -212,12 +247,12 @@ def _dress(wrapper: Any, fn: Any) -> None:
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
-    __slots__ = ("_made", "is_async", "options", "policy")
+    __slots__ = ("_made", "kind", "options", "policy")
 
-    def __init__(self, policy: Policy, options: dict[str, Any], is_async: bool) -> None:
+    def __init__(self, policy: Policy, options: dict[str, Any], kind: Kind) -> None:
         self.policy = policy
         self.options = options
-        self.is_async = is_async
+        self.kind = kind
         self._made: tuple[Any, CallSite] | None = None
 
     def call_site(self, fn: Any) -> CallSite:
@@ -231,66 +266,10 @@ class _Site:
         returned = evaluated_signature(fn)[1].get("return")
         annotation = None if isinstance(returned, str) else returned
         site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, annotation=annotation, is_async=self.is_async, **options
+            fn, self.policy, annotation=annotation, kind=self.kind, **options
         )
         self._made = fn, site
         return site
-
-
-def _sync_wrapper() -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        done = None
-        made = wrapper.__agentsbx_site__._made  # type: ignore[attr-defined]
-        if made is not None and made[0] is wrapper.__wrapped__:  # type: ignore[attr-defined]
-            quick = made[1].quick
-            if quick is not None:
-                done = quick.call(args, kwargs)
-                if type(done) is tuple:
-                    return done[0]
-        job = _calls.inside(wrapper)
-        if job is not None:
-            return job(*args, **kwargs)
-        result, error = _calls.invoke(wrapper, args, kwargs, begun=done)
-        if error is None:
-            return result.value
-        try:
-            raise error
-        finally:
-            del error, result, job  # the traceback holds this frame: no cycle
-
-    return wrapper
-
-
-def _async_wrapper() -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        job = _calls.inside(wrapper)
-        if job is not None:
-            return await job(*args, **kwargs)
-        result, error = await _calls.invoke_async(wrapper, args, kwargs)
-        if error is None:
-            return result.value
-        try:
-            raise error
-        finally:
-            del error, result, job
-
-    return wrapper
-
-
-_CODES = frozenset({_sync_wrapper().__code__, _async_wrapper().__code__})
-
-
-def is_wrapper(obj: object) -> bool:
-    """Whether `obj` is a function that `sandbox` made.
-
-    Other decorators copy `__dict__` along, so that `__agentsbx_site__` alone proves nothing.
-
-    >>> is_wrapper(sandbox(len)), is_wrapper(len)
-    (True, False)
-    """
-    return isinstance(obj, types.FunctionType) and obj.__code__ in _CODES
 
 
 def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
@@ -315,18 +294,43 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         bind_verb(wrapper, "aio", args, kwargs)
         return (await _calls.run_async(wrapper, args, kwargs)).unwrap()
 
+    def items_aio(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        bind_verb(wrapper, "aio", args, kwargs)
+        return _aiter(wrapper, args, kwargs)
+
+    public_aio: Any = items_aio if site.kind.streams else aio
+
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        from agentsbx._futures import submit
+
+        bind_verb(wrapper, "submit", args, kwargs)
+        return submit(wrapper, args, kwargs)
+
+    def map_(*iterables: Any, timeout: float | None = None) -> Any:
+        from agentsbx._futures import amap, map_calls
+
+        each = amap if site.kind.is_async else map_calls
+        return each(wrapper, iterables, timeout)
+
     def options(**keywords: Any) -> Any:
+        """Return the same function under another policy; `keywords` are those of `sandbox`."""
         return _options(wrapper, keywords)
 
     def explain() -> str:
+        """Say in words what a call may do and what crosses into it."""
         return _explain(wrapper)
 
     verb: Any
-    for verb, name in ((run_aio, "run.aio"), (aio, "aio"), (options, "options")):
+    for verb, name in (
+        (run_aio, "run.aio"), (public_aio, "aio"), (options, "options"), (explain, "explain"),
+        (submit, "submit"), (map_, "map"),
+    ):  # fmt: skip
         verb.__name__ = name.rpartition(".")[2]
         verb.__qualname__ = f"{wrapper.__qualname__}.{name}"
-    public_run: Any = run_aio if site.is_async else run
-    if site.is_async:
+    public_run: Any = run_aio if site.kind.is_async else run
+    if site.kind.is_async:
         # One object cannot be its own attribute without a cycle that tools walk for ever.
         async def public_run(*args: Any, **kwargs: Any) -> Result:
             __tracebackhide__ = True
@@ -337,9 +341,25 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
     public_run.__qualname__ = f"{wrapper.__qualname__}.run"
     public_run.aio = run_aio
     wrapper.run = public_run
-    wrapper.aio = aio
+    wrapper.aio = public_aio
     wrapper.options = options
+    wrapper.submit = submit
+    wrapper.map = map_
     wrapper.explain = explain
+
+
+def _aiter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`fn.aio(...)` of a generator function: an async generator."""
+    job = _calls.inside(wrapper)
+    if job is None:
+        return _calls.astream(wrapper, args, kwargs)
+    is_async = wrapper.__agentsbx_site__.kind.is_async
+    return job(*args, **kwargs) if is_async else _each(job, args, kwargs)
+
+
+async def _each(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for item in job(*args, **kwargs):
+        yield item
 
 
 def _options(wrapper: Any, keywords: dict[str, Any]) -> Any:

@@ -11,6 +11,8 @@ from agentsbx._units import format_bytes
 from agentsbx.errors import SerializationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentsbx.policy import Policy
 
 __all__ = ["describe_function"]
@@ -31,9 +33,16 @@ def describe_function(fn: Any, policy: Policy, options: dict[str, Any]) -> str:
             "",
             explain_policy(policy),
             "",
+            *_kept(options.get("keep", ())),
             *_captures(fn, options.get("captures")),
         ]
     )
+
+
+def _kept(patterns: Sequence[str]) -> list[str]:
+    if not patterns:
+        return []
+    return [f"run() brings back what lies in private places as {', '.join(patterns)}.", ""]
 
 
 def _captures(fn: Any, exact: Any) -> list[str]:

@@ -16,9 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentsbx import _arena, _compile, _host, _preload
+from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
@@ -26,11 +26,15 @@ from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
 
-__all__ = ["Runtime", "converse", "current", "environ", "job_env", "next_call_id", "orphans",
-           "probe", "restart", "shutdown", "take"]  # fmt: skip
+if TYPE_CHECKING:
+    from agentsbx._protect import Watch
+
+__all__ = ["Conversation", "Runtime", "converse", "current", "environ", "job_env", "next_call_id",
+           "orphans", "probe", "restart", "shutdown", "take"]  # fmt: skip
 
 READY_TIMEOUT_MS = 20_000
 LAST_BREATH_MS = 100
+DEATH_MS = 2000  # after SIGKILL to its first process
 SAFE_ENV = ("LANG", "LANGUAGE", "TZ", "TERM", "COLUMNS", "LINES", "NO_COLOR", "LC_ALL", "LC_CTYPE",
             "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME")  # fmt: skip
 _call_prefix = os.urandom(6).hex()
@@ -80,6 +84,7 @@ on_fork: list[Callable[[], None]] = []  # run in a forked child: locks may be he
 def _after_fork_in_child() -> None:
     global _lock, _current
     _lock = threading.RLock()
+    _gate.after_fork()
     old, _current = _current, None
     if old is not None:
         old.abandon()
@@ -111,8 +116,9 @@ def prestart(fn: object, policy: Policy) -> None:
     if _current is None and not policy.fresh:
         with contextlib.suppress(Exception):
             rt = current()
-            want = _preload.guess(fn) if not policy.env_names else _preload.NOTHING
-            rt.pools.template(_host.python_layout(), want)
+            want = _preload.guess(fn) if not policy.env else _preload.NOTHING
+            if not policy.packages and not policy.python:
+                rt.pools.template(_host.python_layout(), want)
 
 
 def shutdown() -> None:
@@ -149,6 +155,10 @@ def environ() -> dict[Any, Any]:
 def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, str]:
     env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
     path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
+    if policy.python:
+        from agentsbx import _pythons
+
+        path = [_pythons.bin_folder(policy.python)]
     env["PATH"] = ":".join([*path, "/usr/local/bin", "/usr/bin", "/bin"])
     env |= {
         "HOME": _compile.HOME,
@@ -163,15 +173,94 @@ def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, st
 def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
     """A waiting sandbox that holds snapshot `version`, or none.
 
-    `PoolGone`: look the pool up again.
+    Waits for a place among those that may run at once. `PoolGone`: look the pool up again.
     """
-    for _ in range(8):
-        box = rt.sup.take(pool, READY_TIMEOUT_MS)
-        if box.version in (0, version):
-            return box
-        rt.sup.kill(box.job_id, Cause.CANCELLED)
-        box.close()
+    gate = _gate.gate()
+    gate.acquire()
+    try:
+        for _ in range(8):
+            box = rt.sup.take(pool, READY_TIMEOUT_MS)
+            if box.version in (0, version):
+                box.gate = gate
+                return box
+            rt.sup.kill(box.job_id, Cause.CANCELLED)
+            box.close()
+    except BaseException:
+        gate.release()
+        raise
+    gate.release()
     raise PoolGone("the function changes faster than sandboxes are made for it")
+
+
+class Conversation:
+    """One call in its sandbox, from the first message to the job's death."""
+
+    def __init__(self, rt: Runtime, box: Box, exchange: Exchange, cancel: Cancel | None) -> None:
+        self.rt, self.box, self.exchange, self.cancel = rt, box, exchange, cancel
+        self.job_id = box.job_id
+        self._arena: _arena.Arena | None = None
+        rt.pools.enter(box.pool)
+        if cancel is not None:
+            cancel.arm(self._kill)
+
+    def _kill(self) -> None:
+        self.rt.sup.kill(self.job_id, Cause.CANCELLED)
+
+    def send(self, body: bytes, views: list[memoryview]) -> None:
+        """Send the call and serve it until its next answer.
+
+        An empty body: it was sent already. `NotSent`: the waiting sandbox had died, no user code
+        ran.
+        """
+        exchange = self.exchange
+        if views or len(body) > FRAME_INLINE:
+            self._arena = exchange.send_large(body, views, self.rt.arenas)
+            exchange.run()
+        elif exchange.begun is not None:
+            if not exchange.resume(exchange.begun):
+                exchange.run()
+        elif not body or not exchange.begin(body):
+            exchange.run()
+
+    def end(self, detail: bool) -> None:
+        """Take leave: the job is dead or dying when this returns."""
+        rt, reply, job_id = self.rt, self.exchange.reply, self.job_id
+        reply.wall_ns = time.monotonic_ns() - self.exchange.start_ns
+        reply.out.end()
+        reply.err.end()
+        if self.cancel is not None:
+            self.cancel.arm(None)
+        with contextlib.suppress(SupervisorGone):
+            # It ends by itself, and how is worth knowing; what is left after that is killed.
+            is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
+            is_asked = is_asked and reply.raised is None
+            if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
+                job_id = 0
+            if job_id:
+                rt.sup.kill(job_id, Cause.CANCELLED)
+        if self._arena is not None:
+            rt.arenas.put(self._arena, lambda: _is_alive(rt, self.job_id))
+        self.box.close()
+        rt.pools.leave(self.box.pool)
+
+    def abort(self, watch: Watch | None) -> None:
+        """End it in the middle; what it planted in a write grant is moved aside all the same."""
+        self._kill_quietly()
+        self.end(detail=False)
+        if watch is not None:
+            with contextlib.suppress(SupervisorGone):
+                self.rt.sup.wait_for(self.job_id, DEATH_MS)
+            watch.planted()
+
+    def _kill_quietly(self) -> None:
+        with contextlib.suppress(SupervisorGone):
+            self._kill()
+
+    def record(self, detail: bool) -> ExitRecord | None:
+        """How it ended; None where the answer says all and `detail` is not asked for."""
+        if _is_fine(self.exchange.reply) and not detail:
+            return None
+        return self.rt.sup.wait(self.job_id)
 
 
 def converse(
@@ -182,46 +271,21 @@ def converse(
     views: list[memoryview],
     cancel: Cancel | None,
     detail: bool,
+    watch: Watch | None = None,
 ) -> ExitRecord | None:
-    """Send the call and serve it to its end; the job is dead or dying when this returns.
-
-    An empty body: it was sent already. `NotSent`: the waiting sandbox had died, no user code ran.
-    """
-    job_id = box.job_id
-    reply = exchange.reply
-    arena: _arena.Arena | None = None
-    rt.pools.enter(box.pool)
+    """Send the call and serve it to its end (see `Conversation`)."""
+    talk = Conversation(rt, box, exchange, cancel)
+    detail = detail or watch is not None
     try:
-        if cancel is not None:
-            cancel.arm(lambda: rt.sup.kill(job_id, Cause.CANCELLED))
-        if views or len(body) > FRAME_INLINE:
-            arena = exchange.send_large(body, views, rt.arenas)
-            exchange.run()
-        elif exchange.begun is not None:
-            if not exchange.resume(exchange.begun):
-                exchange.run()
-        elif not body or not exchange.begin(body):
-            exchange.run()
+        talk.send(body, views)
     except SupervisorGone:  # user code may have run: never again by itself
-        return ExitRecord.lost(job_id)
-    finally:
-        reply.wall_ns = time.monotonic_ns() - exchange.start_ns
-        if cancel is not None:
-            cancel.arm(None)
-        with contextlib.suppress(SupervisorGone):
-            # It ends by itself, and how is worth knowing; what is left after that is killed.
-            is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
-            if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
-                job_id = 0
-            if job_id:
-                rt.sup.kill(job_id, Cause.CANCELLED)
-        if arena is not None:
-            rt.arenas.put(arena, lambda: _is_alive(rt, box.job_id))
-        box.close()
-        rt.pools.leave(box.pool)
-    if _is_fine(reply) and not detail:
-        return None
-    return rt.sup.wait(box.job_id)
+        talk.end(detail)
+        return ExitRecord.lost(box.job_id)
+    except BaseException:
+        talk.abort(watch)
+        raise
+    talk.end(detail)
+    return talk.record(detail)
 
 
 def _is_fine(reply: Reply) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from agentsbx._job import Reply
+from agentsbx._kept import Discarded, Files
 from agentsbx._wire import Cause, ExitRecord, Frame
 from agentsbx.result import Exit, Usage
 
@@ -47,3 +48,13 @@ def command_exit_code(status: int) -> tuple[int, Exit]:
         return 128 + sig, Exit(signal=sig, cause="signaled")
     code = os.waitstatus_to_exitcode(status)
     return code, Exit(code=code, cause="exited")
+
+
+def files_of(reply: Reply) -> tuple[Discarded | None, Files]:
+    """What was left in private places, None where nobody could tell; and what was kept of it."""
+    if reply.is_malformed:
+        return None, Files()
+    has_answered = reply.kind not in (0, Frame.SIGNAL)
+    if reply.left is None:
+        return Discarded() if has_answered else None, Files()
+    return reply.left.discarded if has_answered else None, reply.left.files

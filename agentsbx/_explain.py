@@ -36,6 +36,7 @@ __all__ = [
     "explain_policy",
     "explain_thread",
     "limit_table",
+    "unnamed_write",
 ]
 
 
@@ -101,6 +102,8 @@ def explain_oserror(
     if errno in _NET_ERRNOS:
         return _net(policy, context)
     if not names:
+        if errno == _errno.EROFS:
+            return unnamed_write(policy, context.cwd)
         if errno in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS):
             if nets:
                 return _net(policy, context)
@@ -110,6 +113,8 @@ def explain_oserror(
     refused = errno in (_errno.EPERM, _errno.EACCES, _errno.ENOSYS)
     if refused and spawns and policy.profile == "strict":
         return _spawn(policy, names[0])
+    if errno in (_errno.EROFS, _errno.EXDEV):  # `rename`, `link`, `symlink`: what would be made
+        names = _written(names, policy, context)
     for name in names:
         found = _path_oserror(errno, name, policy, host_exists, context)
         if found is not None:
@@ -148,6 +153,28 @@ def _absolute(name: str, context: Context) -> str | None:
     return "/" + path.lstrip("/") if path.startswith("//") else path
 
 
+def unnamed_write(policy: Policy, cwd: str | None, what: str = "a write") -> Violation:
+    """A write somewhere that is read-only, by a call that does not say where (`os.mkfifo`)."""
+    what = f"{what} is denied: the policy does not grant the place"
+    if cwd is None or cwd == "/" or allows(policy, cwd) == "write":
+        return violation("write", "", "mount", what, todo="grant its folder with write=[...]")
+    rule = path_rule("write", cwd)
+    todo = f"in the working directory allow it with {rule}; or write below $TMPDIR"
+    return violation("write", cwd, "mount", what, rule=rule, todo=todo)
+
+
+def _written(names: Sequence[str], policy: Policy, context: Context) -> list[str]:
+    """Of two names those that the job may not write, the one that it would have made first."""
+    found = []
+    for name in reversed(names):
+        path = _absolute(name, context) or name
+        is_private = any(is_below(path, place) for place in context.private)
+        in_cwd = context.cwd is not None and is_below(path, context.cwd)
+        if allows(policy, path) != "write" and (in_cwd or not is_private):
+            found.append(name)
+    return found or list(names)
+
+
 def _path_oserror(
     errno: int | None,
     name: str,
@@ -167,12 +194,17 @@ def _path_oserror(
                 return found
         return _hidden(path, policy, host_exists, context.private, creates=context.creates)
     if errno == _errno.EROFS:
-        return _read_only(path, policy)
+        return _read_only(path, policy, context.cwd)
     granted = any(is_below(path, g.path) for g in (*policy.read, *policy.write))
     if not granted and any(is_below(path, place) for place in context.private):
         return None
+    if errno == _errno.EXDEV and allows(policy, path) != "write":
+        return _read_only(path, policy, context.cwd)
     if errno not in (_errno.EACCES, _errno.EPERM):
         return None
+    if not granted and os.path.dirname(path) == "/tmp" and "/tmp" not in context.private:
+        what = f"{quote(path)}: /tmp is closed, since a grant or a library lies below it"
+        return violation("write", path, "landlock", what, todo="write below $TMPDIR")
     if any(is_below(path, place) for place in _KERNEL):
         what = f"{quote(path)} is a kernel file that a sandbox may not use this way"
         return violation("open", path, "mount", what, todo="no rule allows it")
@@ -181,8 +213,8 @@ def _path_oserror(
     if level == "write" or (level == "read" and readable is not None and not readable(path)):
         return None
     if level == "read":
-        return _read_only(path, policy)
-    return _hidden(path, policy, host_exists) or _read_only(path, policy)
+        return _read_only(path, policy, context.cwd)
+    return _hidden(path, policy, host_exists) or _read_only(path, policy, context.cwd)
 
 
 def _hidden(
@@ -225,15 +257,19 @@ def _no_grant(path: str) -> Violation:
     return violation("read", path, "mount", what, todo="no rule allows it")
 
 
-def _read_only(path: str, policy: Policy) -> Violation:
-    parent = os.path.dirname(path)
+def _read_only(path: str, policy: Policy, cwd: str | None) -> Violation:
+    parent = path if path == cwd else os.path.dirname(path)
+    if any(grant.path == path for grant in policy.write):
+        rule = path_rule("write", parent)
+        what = f"removing or replacing {quote(path)} is denied: it is granted, but not its folder"
+        return violation("write", path, "mount", what, rule=rule)
     if allows(policy, path) == "write":  # granted, and yet read-only: only we mount that
         what = (
             f"writing {quote(path)} is denied: a protected name, which would make the host run code"
         )
         todo = "nothing in a write grant may touch it; do that step outside the sandbox"
         return violation("write", path, "protected name", what, todo=todo)
-    if parent == "/" or any(is_below(path, place) for place in _SYSTEM):
+    if parent == "/" or any(is_below(path, place) for place in (*_SYSTEM, *_KERNEL)):
         what = f"writing {quote(path)} is denied: system folders are read-only in a sandbox"
         return violation("write", path, "mount", what, todo="write below $TMPDIR or $HOME")
     rule = path_rule("write", parent)

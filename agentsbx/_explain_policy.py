@@ -42,9 +42,7 @@ def explain_policy(policy: Policy) -> str:
     """
     lines = [f"This call may ({policy.origin or policy.extends or 'default'}):"]
     lines += _rows("read", [_grant(g, policy) for g in policy.read])
-    lines += _rows("", ["the interpreter, the standard library and site-packages"])
-    if not policy.read:
-        lines[-1] = lines[-1].replace(" " * 10, "  read    ", 1)
+    lines += _rows("" if policy.read else "read", _libraries(policy))
     lines += _rows("write", [_grant(g, policy) for g in policy.write])
     private = "its private $HOME and $TMPDIR, gone after the call"
     lines += _rows("" if policy.write else "write", [private])
@@ -62,6 +60,14 @@ def explain_policy(policy: Policy) -> str:
     lines.append("")
     lines += _behaviour(policy)
     return "\n".join(lines)
+
+
+def _libraries(policy: Policy) -> list[str]:
+    if not policy.python:
+        rows = ["the interpreter, the standard library and site-packages"]
+    else:
+        rows = [f"the interpreter {policy.python}, its standard library and site-packages"]
+    return rows + [f"{path}, searched before them for packages" for path in policy.packages]
 
 
 def _rows(word: str, texts: list[str]) -> list[str]:

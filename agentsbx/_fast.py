@@ -12,11 +12,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _header, _setup
+from agentsbx import _core, _gate, _header, _setup
 from agentsbx._boxes import Box
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
+from agentsbx._output import forward
 from agentsbx._pools import is_same
 from agentsbx._wire import FRAME_INLINE, KILL, PUB, Cause, Event, Frame, Msg
 from agentsbx.errors import ResultError
@@ -24,10 +25,12 @@ from agentsbx.errors import ResultError
 if TYPE_CHECKING:
     from agentsbx._boxes import Pool
     from agentsbx._engine import Runtime
-    from agentsbx._runtime import CallSite, Place
+    from agentsbx._prepare import Place
+    from agentsbx._runtime import CallSite
 
 __all__ = ["Begun", "Quick"]
 
+READ_SIZE = 65536  # more than that may not be all that it printed
 _ANSWER = (int(Event.FRAME), int(Frame.RESULT))
 _PLAIN = _header.pack_result(b"", [])
 
@@ -35,10 +38,13 @@ _PLAIN = _header.pack_result(b"", [])
 class Begun:
     """A call that was sent and did not end the usual way: `_runtime` goes on with it."""
 
-    __slots__ = ("box", "event", "start_ns", "stream")
+    __slots__ = ("box", "event", "keep", "start_ns", "stream")
 
-    def __init__(self, box: Box, stream: Any, event: tuple[Any, ...], start_ns: int) -> None:
+    def __init__(
+        self, box: Box, stream: Any, event: tuple[Any, ...], start_ns: int, keep: bytes | None
+    ) -> None:
         self.box = box
+        self.keep = keep
         self.stream = stream
         self.event = event
         self.start_ns = start_ns
@@ -47,8 +53,8 @@ class Begun:
 class Quick:
     """What one site's last call found, to be compared; replaced as a whole."""
 
-    __slots__ = ("at", "control", "environ", "limits", "pool", "process", "shape", "site",
-                 "snapshot", "sock", "tail", "version")  # fmt: skip
+    __slots__ = ("at", "control", "environ", "gate", "limits", "max_output", "pool", "process",
+                 "shape", "site", "snapshot", "sock", "tail", "version")  # fmt: skip
 
     def __init__(
         self, rt: Runtime, site: CallSite, snapshot: Any, version: int, at: Place,
@@ -58,14 +64,17 @@ class Quick:
         self.pool: Pool = at.pool
         self.sock = at.pool.sock
         self.control = rt.sup.control
+        self.gate = _gate.gate()
         self.snapshot = snapshot
         self.version = version
         self.environ = site.prepared.environ
         self.process = site.prepared.seen[1:]
         self.site = site
         self.limits = site.codec_limits
+        bound = site.policy.limits.output
+        self.max_output = READ_SIZE if bound < 0 else min(bound, READ_SIZE)
         self.shape = shape  # of arguments that are known to fit
-        self.tail = site.is_async, site.seed
+        self.tail = site.kind, site.seed, site.looks_for(detail=False)
 
     def is_current(self) -> bool:
         """Whether all that the last call was prepared from still stands."""
@@ -92,6 +101,20 @@ class Quick:
         made = self.snapshot.quick_call(args, kwargs)
         if made is None or len(made[0]) > FRAME_INLINE - 256:
             return None
+        gate = self.gate
+        if not gate.try_acquire():
+            return None  # the general way waits for a place
+        done = None
+        try:
+            done = self._send(made, args, kwargs)
+            return done
+        finally:
+            if type(done) is not Begun:
+                gate.release()
+
+    def _send(
+        self, made: tuple[bytes, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any] | Begun | None:
         sock = self.sock
         with sock.lock:
             if sock.is_closed or self.pool.spare or self.pool.n_waiting:
@@ -117,22 +140,26 @@ class Quick:
             return None
         raw = event[2]
         if (
-            event[:2] == _ANSWER and event[3] < 0 and not event[6] and not event[7]
+            event[:2] == _ANSWER and event[3] < 0
             and raw[: len(_PLAIN)] == _PLAIN  # no buffers, nothing alive
+            and max(len(event[6]), len(event[7])) <= self.max_output
         ):  # fmt: skip
             value = decode_plain(raw[len(_PLAIN) :], self.limits)
             if value is NOT_PLAIN:
                 value = self._decode(raw[len(_PLAIN) :], args, kwargs)
             if value is not NOT_PLAIN:
                 self._end(job_id, channel, out, err)
+                if event[6] or event[7]:
+                    forward(self.site.output, event[6], event[7])
                 return (value,)
         stream = self.snapshot.begun_call(made[1])
-        return Begun(Box(job_id, version, got[1], self.pool), stream, event, start_ns)
+        box = Box(job_id, version, got[1], self.pool, self.gate)
+        return Begun(box, stream, event, start_ns, self.tail[-1])
 
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any other small answer; NOT_PLAIN where it is refused, which the general way explains."""
         site = self.site
-        classes = site.classes(self.snapshot, args, kwargs)
+        classes = site.classes(self.snapshot, args, kwargs, site.annotation)
         try:
             return decode(body, [], classes=classes, annotation=site.annotation, limits=self.limits)
         except ResultError:

@@ -25,18 +25,26 @@ def pack_snapshot(setup: tuple[Any, ...], blob: bytes, lengths: list[int]) -> by
 
 
 def pack_call(
-    snapshot: bytes | None, blob: bytes, lengths: list[int], is_async: bool, seed: int | None
-) -> bytes:
-    """Body of a CALL frame. `snapshot`: its body, where the sandbox has not loaded it.
+    snapshot: bytes | None, blob: bytes, lengths: list[int], kind: int, seed: int | None,
+    keep: bytes | None = None,
+) -> bytes:  # fmt: skip
+    """Body of a CALL frame; `kind` is a `_kinds.Kind`.
 
-    `lengths`: of the snapshot's buffers (if any), then of the call's.
+    `snapshot`: its body, where the sandbox has not loaded it. `lengths`: of the snapshot's buffers
+    (if any), then of the call's. `keep`: patterns of the files in private places that are sent
+    back, each with its NUL; b"": those files are listed; None: they are not looked at.
     """
-    return _pickle.dumps((snapshot, blob, lengths, is_async, seed), 5)
+    return _pickle.dumps((snapshot, blob, lengths, int(kind), seed, keep), 5)
 
 
 def pack_module(blob: bytes, lengths: list[int]) -> bytes:
     """Body of a MODULE frame."""
     return _pickle.dumps((blob, lengths), 5)
+
+
+def pack_resume(word: int, blob: bytes, lengths: list[int]) -> bytes:
+    """Body of a RESUME frame: what a generator shall do, and the pickled value or exception."""
+    return _pickle.dumps((word, blob, lengths), 5)
 
 
 def unpack(body: bytes | memoryview) -> Any:

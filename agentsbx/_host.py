@@ -12,11 +12,14 @@ import stat
 import sys
 import sysconfig
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agentsbx._policy_rules import is_below
-from agentsbx.policy import Policy
+
+if TYPE_CHECKING:
+    from agentsbx.policy import Policy
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -25,6 +28,10 @@ class Layout(msgspec.Struct, frozen=True):
     `mounts` are the real directories and files that a Python job sees read-only besides the
     system's own: each at its host path. `sys_path` is what the zygote imports from: stdlib and
     site-packages of the host's `sys.path`, in its order, and the folder that holds this package.
+
+    For another interpreter or other packages (`_pythons`): `folders` hold the packages; `own` are
+    folders of this installation that such a template needs as well, each as (place in there, path
+    here); `marks` is what the layout was read from, as (path, device, inode, time of change).
     """
 
     executable: str
@@ -32,6 +39,22 @@ class Layout(msgspec.Struct, frozen=True):
     sys_path: tuple[str, ...]
     mounts: tuple[str, ...]
     package: str
+    folders: tuple[str, ...] = ()
+    own: tuple[tuple[str, str], ...] = ()
+    marks: tuple[tuple[str, int, int, int], ...] = ()
+
+    def is_unchanged(self) -> bool:
+        """Whether all that it was read from is still there and the same."""
+        return all(mark(m[0]) == m for m in self.marks)
+
+
+def mark(path: str) -> tuple[str, int, int, int] | None:
+    """Return what tells whether a file or folder is the same as before; None: it is gone."""
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return path, st.st_dev, st.st_ino, st.st_mtime_ns
 
 
 def library_roots() -> tuple[str, ...]:
@@ -42,12 +65,19 @@ def library_roots() -> tuple[str, ...]:
     """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     found = {os.path.realpath(p) for n in names if (p := sysconfig.get_paths().get(n))}
-    found |= {os.path.realpath(p) for p in sys.path if _is_site(p)}
+    found |= {os.path.realpath(p) for p in sys.path if is_site(p)}
     return tuple(sorted(found))
 
 
-def _is_site(path: str) -> bool:
+def is_site(path: str) -> bool:
+    """Whether a folder is one for installed packages, by its name."""
     return os.path.basename(path.rstrip("/")) in ("site-packages", "dist-packages")
+
+
+def hidden_env(policy: Policy) -> dict[str, str]:
+    """Return the variables of this process that the policy does not grant."""
+    granted = set(policy.env_names)
+    return {k: v for k, v in os.environ.items() if k not in granted}
 
 
 def _executable() -> str:
@@ -74,7 +104,8 @@ def _covered_roots() -> tuple[str, ...]:
     )
 
 
-def _is_covered(path: str) -> bool:
+def is_covered(path: str) -> bool:
+    """Whether every sandbox has this real path, being the system's."""
     return any(path == r or path.startswith(r + "/") for r in _covered_roots())
 
 
@@ -93,7 +124,7 @@ def _layout(executable: str, sys_path: tuple[str, ...], prefix: str) -> Layout:
     path: list[str] = []
     for p in sys_path:
         zipped = p.endswith(".zip") and os.path.dirname(p) in {os.path.dirname(s) for s in stdlib}
-        if p in stdlib or os.path.basename(p) == "lib-dynload" or _is_site(p) or zipped:
+        if p in stdlib or os.path.basename(p) == "lib-dynload" or is_site(p) or zipped:
             path.append(p)
     home = os.path.dirname(package)
     if home not in path:
@@ -102,14 +133,12 @@ def _layout(executable: str, sys_path: tuple[str, ...], prefix: str) -> Layout:
     for prefix in {sys.base_prefix, sys.base_exec_prefix, sys.prefix}:
         wanted += [os.path.join(prefix, "bin"), os.path.join(prefix, "lib")]
         wanted.append(os.path.join(prefix, "pyvenv.cfg"))
-    wanted += [p for p in path if _is_site(p)] + [package, os.path.dirname(os.path.realpath(exe))]
-    mounts = _minimal(
-        p for p in wanted if os.path.exists(p) and not _is_covered(os.path.realpath(p))
-    )
+    wanted += [p for p in path if is_site(p)] + [package, os.path.dirname(os.path.realpath(exe))]
+    mounts = minimal(p for p in wanted if os.path.exists(p) and not is_covered(os.path.realpath(p)))
     return Layout(exe, sys.version, tuple(path), mounts, package)
 
 
-def _minimal(paths: Iterable[str]) -> tuple[str, ...]:
+def minimal(paths: Iterable[str]) -> tuple[str, ...]:
     """Sorted, without what lies below another one."""
     out: list[str] = []
     for p in sorted({os.path.abspath(p) for p in paths}):
@@ -175,7 +204,7 @@ def is_readable(path: str, policy: Policy) -> bool:
     try:
         grant, file = os.stat(max(above, key=len, default=path)), os.stat(path)
     except OSError:
-        return False
+        return True  # not for its mode
     if file.st_uid == grant.st_uid:  # the job is shown as the owner of what is granted
         return bool(file.st_mode & stat.S_IRUSR)
     return bool(file.st_mode & (stat.S_IRGRP if file.st_gid == grant.st_gid else stat.S_IROTH))

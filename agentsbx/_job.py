@@ -6,16 +6,15 @@ parse ends the job. Nothing here makes words: `_outcome` does.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from agentsbx import _arena, _core, _header, _transfer
 from agentsbx._boxes import Box
+from agentsbx._output import Output
 from agentsbx._supervisor import Supervisor
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, Event, Frame
 
@@ -67,37 +66,6 @@ class NotSent(Exception):
     """The waiting sandbox had died before the call reached it: no user code ran."""
 
 
-# What a job prints must not steer a terminal (titles, clipboard, faked lines): control characters
-# but tab and newline are shown. Pipes and files get the bytes as they are.
-_SHOWN = {c: f"\\x{c:02x}" for c in (*range(32), 127, *range(128, 160)) if c not in (9, 10)}
-
-
-class Output:
-    """stdout or stderr of one job: bounded, kept, and passed on as it comes."""
-
-    __slots__ = ("_stream", "dropped", "kept", "limit")
-
-    def __init__(self, limit: int, stream: IO[str] | None) -> None:
-        self.limit = limit
-        self.kept = bytearray()
-        self.dropped = 0
-        self._stream = stream
-
-    def add(self, data: bytes) -> bool:
-        """Take what was read; False when the limit is reached."""
-        room = self.limit - len(self.kept) if self.limit >= 0 else len(data)
-        part = data[:room]
-        self.kept += part
-        self.dropped += len(data) - len(part)
-        if self._stream is not None and part:
-            text = part.decode("utf-8", "backslashreplace")
-            if self._stream.isatty():
-                text = text.translate(_SHOWN)
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(text)
-        return not self.dropped
-
-
 class Reply:
     """What one job answered, undecoded."""
 
@@ -107,10 +75,15 @@ class Reply:
         "denials",
         "err",
         "is_malformed",
+        "is_stream",
+        "keep",
         "kind",
+        "left",
         "lost",
+        "n_dropped",
         "out",
         "over",
+        "raised",
         "served",
         "timed_out",
         "wall_ns",
@@ -122,12 +95,18 @@ class Reply:
         self.buffers: list[memoryview] = []
         self.out, self.err = out, err
         self.is_malformed = ""
+        self.is_stream = False  # a generator's: items may come before the answer
         self.over = ""  # name of a limit that the host saw exceeded
         self.timed_out = False
         self.served = 0
         self.wall_ns = 0
         self.lost: tuple[str, ...] = ()  # what the job says was alive when it answered
         self.denials: list[bytes] | None = None  # of a traced run: what failed
+        # Patterns and bytes of the files that the job was asked for, and what came (FILES frames).
+        self.keep: tuple[bytes, int] | None = None
+        self.left: Any = None  # a `_leftovers.Collector`
+        self.raised: Exception | None = None  # by the host's own handlers and filters, on a note
+        self.n_dropped = 0  # notes beyond the bounds
 
 
 def send_body(
@@ -164,11 +143,15 @@ class Exchange:
         max_result: int,
         reply: Reply,
         stream: Stream | None,
+        notes: Callable[[bytes], None] | None = None,
     ) -> None:
         self.sup, self.box, self.reply, self.stream = sup, box, reply, stream
+        self.notes = notes  # takes one NOTE; what it is worth stands in `reply`
         self.max_result = max_result
         self.is_started = False
         self.begun: tuple[Any, ...] | None = None  # what the quick way of a call has got
+        self.was_held = False
+        self.left_ns = NO_LIMIT
         self.parts = bytearray()
         self.start_ns = time.monotonic_ns()
         self.deadline_ns = NO_LIMIT if timeout_s < 0 else self.start_ns + int(timeout_s * 1e9)
@@ -212,6 +195,40 @@ class Exchange:
             self.is_started = True
             self.sup.start(self.box.job_id, self.start_ns, self.deadline_ns)
 
+    def hold(self) -> None:
+        """A generator gave an item: its clock stands still until `go_on` (semantics 5.1)."""
+        self.left_ns = max(self.deadline_ns - time.monotonic_ns(), 0)
+        if self.deadline_ns == NO_LIMIT:
+            self.left_ns = NO_LIMIT
+        if self.is_started or not self.was_held:
+            self.sup.start(self.box.job_id, self.start_ns, NO_LIMIT)
+        self.was_held = True
+
+    def go_on(self, body: bytes, views: list[memoryview]) -> _arena.Arena | None:
+        """Send a RESUME frame and serve until the next answer; what it returns may be read yet.
+
+        An answer within a moment costs no message to the supervisor.
+        """
+        reply, box = self.reply, self.box
+        reply.kind, reply.body, reply.buffers = 0, b"", []
+        self.parts.clear()
+        self.is_started = False
+        if self.left_ns != NO_LIMIT:
+            self.deadline_ns = time.monotonic_ns() + self.left_ns
+        arena = None
+        if views or len(body) > FRAME_INLINE:
+            try:
+                arena = send_body(box, Frame.RESUME, body, views, _NO_CACHE)
+            except OSError as e:
+                if not is_gone(e):
+                    raise
+        else:
+            got = _core.exchange(box.channel, box.out, box.err, Frame.RESUME, body, SHORT_MS)
+            if got[0] == Event.NOT_SENT or self.resume(got):
+                return None
+        self.run()
+        return arena
+
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""
         box, reply = self.box, self.reply
@@ -232,8 +249,10 @@ class Exchange:
                     break
             elif event == Event.STDOUT:
                 self._output("out", body)
+                reply.out.flush()
             elif event == Event.STDERR:
                 self._output("err", body)
+                reply.err.flush()
             elif event == Event.CLOSED:
                 break
             else:  # the supervisor should have killed it by now
@@ -300,6 +319,14 @@ class Exchange:
             if len(reply.denials) < MAX_DENIALS:
                 reply.denials.append(body)
             return False
+        if kind == Frame.YIELD and not reply.is_stream:
+            reply.is_malformed = "an item of a generator"
+            return True
+        if kind == Frame.FILES and reply.keep is not None:
+            return self._files(reply.keep, body, memfd, n_memfd)
+        if kind == Frame.NOTE and memfd < 0 and self.notes is not None:
+            self.notes(body)
+            return bool(reply.is_malformed or reply.raised)
         if kind == Frame.PART and memfd < 0 and self.stream is not None:
             self.parts += body
             if len(self.parts) <= self.max_result:
@@ -307,7 +334,7 @@ class Exchange:
             reply.kind, reply.over = Frame.RESULT, "buffers"
             return True
         reply.kind = kind
-        if kind in (Frame.RESULT, Frame.ERROR):
+        if kind in (Frame.RESULT, Frame.ERROR, Frame.YIELD):
             try:
                 self._take(body, memfd, n_body, n_memfd)
             except _transfer.TooBig:
@@ -328,6 +355,22 @@ class Exchange:
             if kind not in ((Frame.SIGNAL,) if self.stream is not None else _REAPER):
                 reply.is_malformed = f"frame of kind {kind}"
         return True
+
+    def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:
+        """What the job left in private places; True if it is not fit to go on with."""
+        from agentsbx._leftovers import Collector  # most calls leave nothing
+
+        reply = self.reply
+        try:
+            if reply.left is None:
+                reply.left = Collector(*keep)
+            reply.left.add(body, memfd, n_memfd)
+        except ValueError as e:
+            reply.is_malformed = f"files: {e}"
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+        return bool(reply.is_malformed)
 
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
         if self.parts:
@@ -353,15 +396,6 @@ class _NoCache(_arena.ArenaCache):
 
 
 _NO_CACHE = _NoCache()
-
-
-def forward_streams(output: str) -> tuple[IO[str] | None, IO[str] | None]:
-    """Where stdout and stderr of a call go while it runs (semantics 8)."""
-    if output == "forward":
-        return sys.stdout, sys.stderr
-    if output == "stderr":
-        return sys.stderr, sys.stderr
-    return None, None
 
 
 def is_gone(e: OSError) -> bool:

@@ -27,8 +27,9 @@ def reduce(wrapper: Any) -> tuple[Any, ...]:
         wrapper.__module__,
         wrapper.__doc__,
         msgspec.msgpack.encode(site.policy),
+        int(site.kind),
     )
-    return empty, (site.is_async,), state, None, None, complete
+    return empty, (site.kind == 1,), state, None, None, complete
 
 
 def empty(is_async: bool) -> Any:
@@ -47,19 +48,20 @@ def empty(is_async: bool) -> Any:
 
 def complete(nested: Any, state: tuple[Any, ...]) -> None:
     """Job: give it its function, its policy and its verbs."""
-    fn, name, qualname, module, doc, policy = state
+    fn, name, qualname, module, doc, policy, kind = state
     nested.__wrapped__ = nested.local = fn
     nested.__name__, nested.__qualname__ = name, qualname
     nested.__module__, nested.__doc__ = module, doc
     nested.__agentsbx_policy__ = policy
-    is_async = nested.__code__.co_flags & 0x80  # CO_COROUTINE
+    is_async, streams = kind in (1, 3), kind in (2, 3)  # see `_kinds.Kind`
 
     def run(*args: Any, **kwargs: Any) -> Result:
         from agentsbx.result import Result
 
         job = _permitted(nested)
         try:
-            return Result(value=job(*args, **kwargs))
+            value = job(*args, **kwargs)
+            return Result(value=list(value) if streams else value)
         except Exception as error:
             return Result(error=error)
 
@@ -68,7 +70,10 @@ def complete(nested: Any, state: tuple[Any, ...]) -> None:
 
         job = _permitted(nested)
         try:
-            return Result(value=await job(*args, **kwargs) if is_async else job(*args, **kwargs))
+            value = job(*args, **kwargs)
+            if streams:
+                return Result(value=[v async for v in value] if is_async else list(value))
+            return Result(value=await value if is_async else value)
         except Exception as error:
             return Result(error=error)
 
@@ -76,10 +81,42 @@ def complete(nested: Any, state: tuple[Any, ...]) -> None:
         job = _permitted(nested)
         return await job(*args, **kwargs) if is_async else job(*args, **kwargs)
 
+    async def items(*args: Any, **kwargs: Any) -> Any:
+        job = _permitted(nested)
+        for item in job(*args, **kwargs):
+            yield item
+
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as pool:  # an async function needs a loop of its own
+            return pool.submit(_wait_for, _permitted(nested), is_async, args, kwargs)
+
+    def each(*iterables: Any, timeout: float | None = None) -> Any:
+        del timeout  # of a wait; here nothing is waited for
+        return map(_permitted(nested), *iterables)
+
+    async def aeach(*iterables: Any, timeout: float | None = None) -> Any:
+        del timeout
+        for args in zip(*iterables, strict=False):
+            yield await _permitted(nested)(*args)
+
+    if not streams:
+        nested.submit = submit
+        nested.map = aeach if is_async else each
     nested.run = arun if is_async else run
-    nested.aio = aio
+    nested.aio = (nested if is_async else items) if streams else aio
     if not is_async:
         run.aio = arun  # type: ignore[attr-defined]
+
+
+def _wait_for(job: Any, is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    value = job(*args, **kwargs)
+    if is_async:
+        import asyncio
+
+        return asyncio.run(value)
+    return value
 
 
 def _permitted(nested: Any) -> Any:
@@ -103,6 +140,16 @@ def _permitted(nested: Any) -> Any:
 def check(current: Any, own: Any, fn: Any) -> None:
     """Raise `PolicyError` that names what `current` allows and the policy `own` of `fn` denies."""
     wider = current.differences(own)
+    lacking = [path for path in own.packages if path not in current.packages]
+    if lacking and not wider:
+        from agentsbx.errors import PolicyError
+
+        raise PolicyError(
+            f"{fn.__qualname__} runs with packages={lacking}, and the sandbox that calls it has "
+            "other libraries",
+            path="packages",
+            hint="give the caller the same packages=, or call both from the host",
+        )
     if wider:
         from agentsbx.errors import PolicyError
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agentsbx import _explain, _explain_limits, _host
+from agentsbx import _compile, _explain, _explain_limits, _host
 from agentsbx._benign import is_benign
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
@@ -29,6 +29,7 @@ from agentsbx.errors import (
     LimitExceeded,
     MemoryLimitExceeded,
     ResultError,
+    SandboxUnavailable,
     SandboxViolation,
     unavailable,
 )  # fmt: skip
@@ -69,6 +70,8 @@ def error_of(
     codec_limits: CodecLimits,
 ) -> tuple[BaseException, list[Violation]]:
     """What to raise for a call that gave no value, and what was denied on the way."""
+    if reply.raised is not None:
+        return reply.raised, []
     if reply.is_malformed:
         return ResultError(f"the job's answer was refused: {reply.is_malformed}"), []
     if reply.over:
@@ -102,8 +105,10 @@ def _explained(
     if isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
         return _chained(error, exc), []
+    if isinstance(exc, ModuleNotFoundError) and (policy.python or policy.packages):
+        exc.add_note(f"agentsbx: it was looked for in {_libraries(policy)}")
     seen = _seen(exc)
-    violation = denial(seen, policy, cwd, record) if seen is not None else None
+    violation = _told(exc, policy, cwd) if seen is None else denial(seen, policy, cwd, record)
     if violation is None:
         if isinstance(exc, PermissionError):
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
@@ -140,6 +145,41 @@ def _note_denied(exc: BaseException, record: ExitRecord | None) -> None:
         exc.add_note(f"agentsbx: on the way {message}")
 
 
+def _libraries(policy: Policy) -> str:
+    words = [f"packages={', '.join(policy.packages)}"] if policy.packages else []
+    return " and ".join([*words, f"python={policy.python}" if policy.python else "site-packages"])
+
+
+def _private(policy: Policy, cwd: str) -> tuple[str, ...]:
+    """Where the job may write without a grant."""
+    try:
+        libraries = _host.python_layout().mounts
+    except SandboxUnavailable:
+        libraries = ()
+    granted = [g.path for g in (*policy.read, *policy.write)]
+    return _compile.private_places([*libraries, *granted], cwd)
+
+
+_DATABASE = ("unable to open database file", "attempt to write a readonly database")
+
+
+def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
+    """What the words of another exception tell: libraries keep the kernel's answer, not its number.
+
+    Its text is the job's: the most that it can do is to name a wrong path in a hint.
+    """
+    text = ""
+    with contextlib.suppress(Exception):
+        text = str(exc)
+    if text in _DATABASE:  # sqlite3, which does not say where
+        return _explain.unnamed_write(policy, cwd, "opening or changing a database")
+    if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
+        return None
+    from agentsbx._said import violations
+
+    return next(iter(violations(text.encode("utf-8", "replace"), policy, cwd)), None)
+
+
 class Seen(NamedTuple):
     """What is known about an exception of a job, whether it left the body or was swallowed there.
 
@@ -174,9 +214,9 @@ def denial(seen: Seen, policy: Policy, cwd: str, record: ExitRecord | None) -> V
     if seen.kind == "RuntimeError":
         return _explain_limits.explain_thread(policy)
     context = _explain.Context(
-        cwd=cwd, private=("/tmp", "/sandbox"), calling=seen.calling, source=seen.source,
-        creates=seen.creates, host_which=_which,
-        host_readable=lambda p: _host.is_readable(p, policy),
+        cwd=cwd, private=_private(policy, cwd), calling=seen.calling, source=seen.source,
+        creates=seen.creates, host_readable=lambda p: _host.is_readable(p, policy),
+        host_which=_which,
     )  # fmt: skip
     found = _explain.explain_oserror(
         seen.kind, seen.errno, seen.filename, seen.filename2, policy, os.path.lexists,

@@ -107,6 +107,11 @@ def _grant(key: str, value: object, folder: str | None) -> Grant:
     if isinstance(value, Grant):
         follow, code = value.follow, value.code
         value = value.path
+    return Grant(_path(key, value, folder), follow=follow, code=code)
+
+
+def _path(key: str, value: object, folder: str | None) -> str:
+    """Return the absolute form of a path that can be shown to a job."""
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise PolicyError(f"{key}: {short(value)} is not a path", path=key)
     text = os.fsdecode(value)
@@ -137,7 +142,14 @@ def _grant(key: str, value: object, folder: str | None) -> Grant:
             path=key,
             hint="drop it",
         )
-    return Grant(path, follow=follow, code=code)
+    return path
+
+
+def _paths(key: str, value: object, folder: str | None) -> tuple[str, ...]:
+    """Return absolute paths in the order given, which is the order of searching."""
+    if value is False:
+        return ()
+    return tuple(dict.fromkeys(_path(key, item, folder) for item in items(key, value)))
 
 
 def _grants(key: str, value: object, folder: str | None) -> tuple[Grant, ...]:
@@ -246,6 +258,8 @@ FIELDS: dict[str, Callable[[str, object, str | None], Any]] = {
     "strict_violations": _flag,
     "reveal": _flag,
     "fresh": _flag,
+    "python": _path,
+    "packages": _paths,
 }
 
 
@@ -262,6 +276,9 @@ INSTEAD = {
     "time": "timeout= (wall clock) or cpu_time=",
     "wall": "timeout=",
     "wall_time": "timeout=",
+    "interpreter": "python=",
+    "venv": "python= (the environment's folder)",
+    "site_packages": "packages=",
     "threads": "processes=, which counts threads too",
     "pids": "processes=",
     "nproc": "processes=",

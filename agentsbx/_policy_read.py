@@ -29,11 +29,21 @@ from agentsbx.policy import Grant, Limits, Policy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["apply_keywords", "find_line", "read_file", "read_mapping", "write_toml"]
+__all__ = [
+    "apply_keywords",
+    "files_read",
+    "find_line",
+    "read_file",
+    "read_mapping",
+    "write_toml",
+]
 
 _MAX_FILE = 2**20
 _MAX_EXTENDS = 8
-_LISTS = ("env", "net", "syscalls", "preload")
+_LISTS = ("env", "net", "syscalls", "preload", "packages")
+
+# Every policy file of this process, and where links to it lead: no job may write there (rule 4.7).
+files_read: set[str] = set()
 
 
 # -- building -----------------------------------------------------------------------------------
@@ -71,6 +81,7 @@ def read_file(path: str, base: str | None = None, seen: tuple[str, ...] = ()) ->
     if path in seen or len(seen) >= _MAX_EXTENDS:
         raise PolicyError("extends leads back to itself", file=path, path="extends")
     text, data = _load(path)
+    files_read.update((path, os.path.realpath(path)))
     try:
         policy = _build(data, base if base is not None else os.path.dirname(path), (*seen, path))
     except PolicyError as error:
@@ -205,6 +216,8 @@ def _build_limits(start: Limits, value: object) -> Limits:
 
 
 def _merge_words(key: str, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    if key == "packages":  # in the order of searching: what a file adds is found first
+        return tuple(dict.fromkeys((*new, *old)))
     if key != "env":
         return tuple(sorted({*old, *new}))
     entries = {entry.partition("=")[0]: entry for entry in (*old, *new)}

@@ -1,4 +1,4 @@
-"""Judging policies: what contradicts itself, what allows more, what endangers the host.
+"""Judging policies: what contradicts itself, what allows more.
 
 Pure functions over `Policy`; nothing here looks at the file system.
 """
@@ -6,7 +6,6 @@ Pure functions over `Policy`; nothing here looks at the file system.
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from agentsbx._units import endpoint_covers
@@ -16,9 +15,9 @@ from agentsbx.result import format_limit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentsbx.policy import Grant, Policy
+    from agentsbx.policy import Policy
 
-__all__ = ["allows", "check", "differences", "is_below", "refuse_code_writes", "refuse_wider"]
+__all__ = ["allows", "check", "differences", "interpreter_words", "is_below", "refuse_wider"]
 
 _PROFILES = {"strict": 0, "python": 1, "build": 2}
 _LEVELS = ("nothing", "read", "write")
@@ -106,6 +105,11 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
     extra = sorted(set(policy.syscalls) - set(other.syscalls))
     if extra:
         found.append(("syscalls", f"syscalls {', '.join(extra)}"))
+    if policy.python != other.python:
+        found.append(("python", f"{interpreter_words(policy)}, not {interpreter_words(other)}"))
+    more = [path for path in policy.packages if path not in other.packages]
+    if more:
+        found.append(("packages", f"packages {', '.join(more)}"))
     for key, mine, needed, weaker in (
         ("strict", policy.strict_limits, other.strict_limits, "limits without a cgroup"),
         ("on_missing", policy.on_missing == "error", other.on_missing == "error", "weakening"),
@@ -121,6 +125,11 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
         if needed and not mine:
             found.append((key, weaker))
     return found
+
+
+def interpreter_words(policy: Policy) -> str:
+    """Say which interpreter runs a tool."""
+    return f"the interpreter {policy.python}" if policy.python else "this program's interpreter"
 
 
 def _path_differences(policy: Policy, other: Policy) -> Iterable[tuple[str, str]]:
@@ -156,45 +165,3 @@ def refuse_wider(new: Policy, old: Policy, *, allowed: Sequence[str]) -> None:
         path=keys[0],
         hint=hint,
     )
-
-
-def refuse_code_writes(
-    policy: Policy, search_path: Sequence[str] | None = None, prefixes: Sequence[str] | None = None
-) -> None:
-    """Raise `PolicyError` where a write grant covers code that the host itself would run.
-
-    That is an entry of `search_path` (default `sys.path`), a place inside `prefixes` (default: the
-    Python installation and the virtual environment), this package, or the folder of the policy's
-    own file. `Grant(path, code=True)` is the explicit word. Called in the host before the first
-    call, not at import: `sys.path` may change until then.
-    """
-    if not policy.write:
-        return
-    if search_path is None:
-        search_path = sys.path
-    if prefixes is None:
-        prefixes = tuple(p for p in {sys.prefix, sys.exec_prefix} if p not in ("/", "/usr"))
-    own = os.path.dirname(os.path.abspath(__file__))
-    for grant in policy.write:
-        if grant.code:
-            continue
-        why = _code_below(grant, [*search_path, own], prefixes)
-        if not why and policy.origin and is_below(policy.origin, grant.path):
-            why = "it holds the policy file itself"
-        if why:
-            raise PolicyError(
-                f"write={grant.path!r}: {why}, so what a job leaves there could run outside",
-                path="write",
-                hint=f"grant a subfolder, or write Grant({grant.path!r}, code=True)",
-            )
-
-
-def _code_below(grant: Grant, entries: Iterable[str], prefixes: Iterable[str]) -> str:
-    for entry in entries:
-        place = os.path.abspath(entry or ".")
-        if is_below(place, grant.path):
-            return f"this program imports its code from {place!r}"
-    for prefix in prefixes:
-        if is_below(grant.path, os.path.abspath(prefix)):
-            return f"it lies in the Python environment {prefix!r}"
-    return ""

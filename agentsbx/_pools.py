@@ -62,6 +62,18 @@ def system_tree() -> dict[str, _host.Found | str]:
     return out
 
 
+def _shown(layout: _host.Layout) -> dict[str, _host.Found]:
+    """Look up what a template shows of an interpreter; another one's is not reached by links."""
+    try:
+        found = {p: _host.look_up(p, follow=not layout.marks) for p in layout.mounts}
+        return found | {at: _host.look_up(path) for at, path in layout.own}
+    except OSError as e:
+        raise PolicyError(
+            f"{e.filename!r}, of the interpreter or packages of this tool: {e.strerror}",
+            hint="is the environment being made anew? call again when it is there",
+        ) from None
+
+
 def _grant(grant: Grant, key: str) -> _host.Found:
     try:
         return _host.look_up(grant.path, follow=grant.follow)
@@ -110,6 +122,7 @@ class TemplateKey(NamedTuple):
     layout: _host.Layout | None
     packages: frozenset[str]
     owner: object
+    shown: _host.Layout | None = None  # to commands, where it is not this program's own
 
 
 class Pools:
@@ -142,16 +155,18 @@ class Pools:
 
     def find_grants(self, policy: Policy) -> tuple[_compile.Mount, ...]:
         """Look every granted name up now."""
-        from agentsbx._policy_rules import refuse_code_writes
         from agentsbx._protect import protected_mounts
 
-        refuse_code_writes(policy)
         mounts = [
             _compile.Mount(g.path, _grant(g, key), key == "write")
             for key in ("read", "write")
             for g in getattr(policy, key)
         ]
         written = {m.at for m in mounts if m.is_write}
+        if written:
+            from agentsbx._policy_code import refuse_code_writes
+
+            refuse_code_writes(policy, real={m.at: m.found.real for m in mounts if m.is_write})
         mounts = [m for m in mounts if m.is_write or m.at not in written]
         _refuse_links(mounts)
         found = tuple(mounts + protected_mounts([m for m in mounts if m.is_write]))
@@ -175,32 +190,45 @@ class Pools:
                 with contextlib.suppress(SupervisorGone):
                     self._drop_template(pool.template_id)
 
-    def template(self, layout: _host.Layout | None, want: Wanted, owner: object = None) -> int:
-        """A zygote that has imported at least the packages of `want`, or is about to.
+    def template(
+        self,
+        layout: _host.Layout | None,
+        want: Wanted,
+        owner: object = None,
+        *,
+        shown: _host.Layout | None = None,
+    ) -> int:
+        """A zygote that has imported what `want` names, or is about to.
 
-        `layout` None: the zygote of commands. `owner`: shared with nobody else (fresh=True).
+        `layout` None: the zygote of commands, which see the interpreter of `shown` (default: this
+        program's). `owner`: shared with nobody else (fresh=True).
         """
         with self._lock:
             for key in self._templates:
-                if key.layout is layout and key.owner is owner and key.packages >= want.packages:
+                if (
+                    key.layout is layout
+                    and key.shown is shown
+                    and key.owner is owner
+                    and want.is_served_by(key.packages)
+                ):
                     self._templates.move_to_end(key)
                     return self._templates[key]
-            key = TemplateKey(layout, want.packages, owner)
+            key = TemplateKey(layout, want.packages, owner, shown)
             if self._system is None:
                 self._system = system_tree()
             tree = dict(self._system)
             bootstrap: tuple[str, ...] = ()
-            shown = layout
+            shown = layout or shown
             if shown is None:  # commands: the interpreter is there too, where it is one
                 with contextlib.suppress(SandboxUnavailable):
                     shown = _host.python_layout()
-            for path in shown.mounts if shown is not None else ():
-                tree[path] = _host.look_up(path)
+            tree |= _shown(shown) if shown is not None else {}
             if layout is not None:
                 names = ",".join(want.names) or "-"
                 given = self._env()
                 env = "\x1f".join(f"{k}={v}" for k, v in given.items())
-                flags = ("-I", "-S", "-B", "-c", _zygote.BOOT, names, env)
+                boot = _zygote.BOOT_ELSEWHERE if layout.own else _zygote.BOOT
+                flags = ("-I", "-S", "-B", "-c", boot, names, env)
                 bootstrap = (layout.executable, *flags, *layout.sys_path)
             plan = _compile.compile_template(layout, tree, self.ids, bootstrap=bootstrap)
             starting = self.sup.template(plan)
@@ -226,8 +254,16 @@ class Pools:
             return
         try:
             starting.finish(self.sup)
-        except BaseException:
+        except BaseException as e:
+            layout = next((k.layout for k, t in self._templates.items() if t == template_id), None)
             self.forget_template(template_id)
+            if isinstance(e, SandboxUnavailable) and layout is not None and layout.marks:
+                raise SandboxUnavailable(
+                    f"{layout.executable} did not start in the sandbox, as the interpreter of this "
+                    "tool",
+                    missing=["python"], stage=e.stage, errno=e.errno,
+                    hint=f'see why: agentsbx.run([{layout.executable!r}, "-c", ""], python=...)',
+                ) from e  # fmt: skip
             raise
 
     def _drop_template(self, template_id: int) -> None:

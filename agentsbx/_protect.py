@@ -13,46 +13,20 @@ import itertools
 import os
 import re
 import stat
-import unicodedata
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from agentsbx import _compile, _host
+from agentsbx._protected_names import GIT, fold, is_protected
 
 if TYPE_CHECKING:
     from agentsbx.result import Violation
 
-FILES = frozenset(
-    {".envrc", ".mcp.json", ".gitmodules", ".bashrc", ".bash_profile", ".profile", ".zshrc",
-     ".zshenv", ".netrc", ".pypirc", ".pre-commit-config.yaml", "sitecustomize.py",
-     "usercustomize.py", "agentsbx.toml"}
-)  # fmt: skip
-DIRS = frozenset({".vscode", ".idea", ".claude", ".cursor", ".husky", ".devcontainer"})
-GIT = frozenset({"hooks", "config", "info", "config.worktree"})
 REFUSED = ".agentsbx-refused"
 _MOVED_ASIDE = re.compile(re.escape(REFUSED) + r"\d*$")
 MAX_ENTRIES = 50_000
 MAX_TOLD = 20
-
-
-def fold(name: str) -> str:
-    """The form in which names are compared.
-
-    >>> fold(".GIT") == fold(".git")
-    True
-    """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def is_protected(name: str) -> bool:
-    """Whether a name directly inside a grant is protected.
-
-    >>> is_protected(".Envrc"), is_protected("evil.pth"), is_protected("notes.txt")
-    (True, True, False)
-    """
-    folded = fold(name)
-    return folded in FILES or folded in DIRS or folded.endswith(".pth")
 
 
 def _protected_paths(root: str) -> tuple[list[str], bool]:

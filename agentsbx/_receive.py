@@ -188,6 +188,10 @@ class Receiver:
         args, kwargs = self._load(body, buffers)
         return self._fn, args, kwargs
 
+    def load_more(self, body: bytes, buffers: Sequence[Any] = ()) -> Any:
+        """Rebuild one more object of that pickle: what a generator is sent."""
+        return self._load(body, buffers)
+
     def install_importer(self, request: Request) -> None:
         """Let imports ask the host: `request("a.b")` and `request("a.b:attribute")`."""
         self._request = request

@@ -9,11 +9,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentsbx import _engine
+from agentsbx import _engine, _mirror
+from agentsbx._host import hidden_env
 
 if TYPE_CHECKING:
     from agentsbx._runtime import CallSite
-    from agentsbx.policy import Policy
 
 __all__ = ["Setup", "hidden_env", "process", "seen", "setup"]
 
@@ -28,6 +28,7 @@ class Setup(NamedTuple):
     policy: bytes  # msgpack of the Policy, for nested calls (semantics 5.6)
     body_bytes: int  # limits of the result
     buffer_bytes: int
+    mirrored: tuple[Any, ...] | None  # `_mirror.mirrored`
     watches: bool  # note exceptions that the body swallows (`_watch`)
 
 
@@ -36,24 +37,18 @@ def seen(site: CallSite) -> tuple[Any, ...]:
     return [os.environ.get(k) for k in site.env_keys], *process()
 
 
-def process() -> tuple[list[str], str | None, str, str, list[str]]:
-    """Return argv, main file, interpreter with its prefix, and search path as they stand."""
+def process() -> tuple[Any, ...]:
+    """Return argv, main file, interpreter with its prefix, search path, mirrored as they stand."""
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return [*sys.argv], main_file, sys.executable, sys.prefix, [*sys.path]
+    return [*sys.argv], main_file, sys.executable, sys.prefix, [*sys.path], _mirror.mirrored()
 
 
 def setup(site: CallSite) -> Setup:
     """Make the set-up that a job of the site applies."""
-    argv, main_file, *_ = process()
+    argv, main_file, *_, mirrored = process()
     return Setup(
         _engine.job_env(site.policy), argv, main_file,
         os.cpu_count() or 1, site.raw_policy,
-        site.codec_limits.body_bytes, site.codec_limits.buffer_bytes,
+        site.codec_limits.body_bytes, site.codec_limits.buffer_bytes, mirrored,
         site.policy.strict_violations,
     )  # fmt: skip
-
-
-def hidden_env(policy: Policy) -> dict[str, str]:
-    """Return the variables that the policy does not grant."""
-    granted = set(policy.env_names)
-    return {k: v for k, v in os.environ.items() if k not in granted}

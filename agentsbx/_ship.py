@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 import types
 from _blake2 import blake2b  # hashlib's own, without its OpenSSL
 from operator import is_
@@ -101,6 +102,19 @@ class CallStream:
         """What it continues."""
         return self._snapshot
 
+    def pickle_more(self, value: Any) -> tuple[bytes, list[Any]]:
+        """Pickle one more object of this call: what a generator is sent.
+
+        Raises `SerializationError` that names what cannot cross.
+        """
+        try:
+            blob, buffers, keep = self._fork(value)
+        except Exception as error:
+            roots = [("what the generator is sent", value)]
+            raise check.explain_failure(roots, self._snapshot._context, error) from None
+        keep()
+        return blob, buffers
+
     def module_reply(self, name: str) -> tuple[bytes, list[Any]]:
         """Answer a job that asks for a module (`a.b`) or an attribute of one (`a.b:name`).
 
@@ -109,6 +123,21 @@ class CallStream:
         if self._server is None:
             self._server = Server(self._snapshot._context, self.served, self._fork)
         return self._server.reply(name)
+
+    def functions(self) -> list[types.FunctionType]:
+        """Return the functions that the job was given: with the call, and by name since."""
+        found = list(self._snapshot.functions)
+        for name in self.served:
+            module, _, attribute = name.partition(":")
+            value = getattr(sys.modules.get(module), "__dict__", {}).get(attribute)
+            for member in vars(value).values() if isinstance(value, type) else (value,):
+                if isinstance(member, types.FunctionType):
+                    found.append(member)
+        return found
+
+    def files(self) -> set[str]:
+        """Return the files whose source the job was given."""
+        return set() if self._server is None else self._server.files
 
     def _fork(self, value: Any) -> tuple[bytes, list[Any], Callable[[], None]]:
         """Pickle `value` as a continuation of this call; the third item makes it the one."""
@@ -155,6 +184,11 @@ class Snapshot:
         self._empty = record.empty_cells()
         self._roots = record.root_values()
         self._state = record.state
+
+    @property
+    def functions(self) -> list[types.FunctionType]:
+        """What travels by value; the first is the function itself, where it is a plain one."""
+        return list(self._record.functions.values())
 
     @property
     def captures(self) -> list[Capture]:
@@ -218,6 +252,26 @@ class Snapshot:
         except Exception as error:
             raise self._explain_call(args, kwargs, error) from None
         return CallStream(self, pickler, out.file.getvalue(), out.buffers)
+
+    def copy_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments as a job would get them, for a call that runs in this process.
+
+        Raises `SerializationError` as `begin_call` does.
+        """
+        from agentsbx._ship_copy import copy_call
+
+        self.begin_call(args, kwargs)
+        captured = [value for value, *_ in self._record.data()]
+        try:
+            return copy_call(self._context, captured, args, kwargs)
+        except Exception as error:
+            raise self._explain_call(args, kwargs, error) from None
+
+    def first_change(self) -> str | None:
+        """Return the name of one captured thing that is no longer what it was; None: all is."""
+        return None if self.is_current() else self._record.first_change()
 
     def _explain_call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException

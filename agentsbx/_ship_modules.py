@@ -26,6 +26,7 @@ __all__ = [
     "closure_references",
     "find_module",
     "is_by_reference",
+    "is_library_file",
     "is_library_module",
     "is_module_name",
     "library_object_names",
@@ -78,6 +79,11 @@ def _is_library_path(path: str) -> bool:
 
 
 _known: weakref.WeakKeyDictionary[types.ModuleType, bool] = weakref.WeakKeyDictionary()
+
+
+def is_library_file(path: str) -> bool:
+    """Whether a file lies in the standard library or in site-packages, by its plain name."""
+    return path == os.path.abspath(path) and _is_library_path(path)
 
 
 def is_library_module(module: types.ModuleType) -> bool:

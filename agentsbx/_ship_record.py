@@ -225,6 +225,28 @@ class Record(Recorder):
         """Return namespaces with the names that must stay absent (they mean builtins)."""
         return [(own, frozenset(missing)) for own, _, missing in self._globals.values() if missing]
 
+    def first_change(self) -> str:
+        """Return the name of what is not as it was noted, for words."""
+        for own, known, missing in self._globals.values():
+            for name, value in known.items():
+                if own.get(name, self) is not value:
+                    return name
+            for name in missing & own.keys():
+                return name
+        for fn in self.functions.values():
+            for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+                before = self._cells.get(id(cell), (cell, ()))[1]
+                if not before or _contents((cell,))[0] is not before[0]:
+                    return name
+        pickler = StatePickler.make(self.context)
+        states = iter(self.state[0])
+        for value, name, _ in self._data.values():
+            if not _is_fixed(self.context, value):
+                pickler.add(value)
+                if pickler.state[0][-1] != next(states):
+                    return name
+        return "something"
+
     def empty_cells(self) -> list[types.CellType]:
         """Return the cells that were empty."""
         return [cell for cell, content in self._cells.values() if not content]

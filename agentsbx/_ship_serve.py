@@ -39,6 +39,7 @@ class Server:
         self._context = context
         self._served = served
         self._fork = fork
+        self.files: set[str] = set()  # whose source was served
         self._requests = 0
         self._bytes = 0
 
@@ -71,6 +72,8 @@ class Server:
         if found.kind in ("", "library"):
             return _NONE
         if found.kind in ("source", "package"):
+            if found.file is not None:
+                self.files.add(found.file)
             meta = (found.file, None, None, found.path, found.source)
             return b"S" + pickle.dumps(meta, 5), []
         if found.kind == "large":

@@ -1,4 +1,4 @@
-"""The keywords of a call site (`captures=`, `raises=`, `seed=`, `name=`): one table of checks.
+"""The keywords of a call site (`captures=`, `raises=`, `keep=` ...): one table of checks.
 
 They say how a function is called, not what it may do: no policy holds them. What is wrong raises
 `PolicyError` at the decoration, before any sandbox is used for it.
@@ -6,6 +6,7 @@ They say how a function is called, not what it may do: no policy holds them. Wha
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from agentsbx.errors import PolicyError
@@ -43,6 +44,40 @@ def _name(key: str, value: Any) -> str:
     return value
 
 
+MAX_PATTERNS = 64
+_SHORT = {"~": "/sandbox/home", "$HOME": "/sandbox/home", "$TMPDIR": "/sandbox/tmp"}
+_PLACES = (*_SHORT.values(), "/tmp", "/dev/shm")
+
+
+def _patterns(key: str, value: Any) -> tuple[str, ...]:
+    """Check the patterns of files that are kept (`csrc/base/glob.h`); short places are written out.
+
+    >>> _patterns("keep", ["*.png", "~/out/**"])
+    ('*.png', '/sandbox/home/out/**')
+    """
+    found = [value] if isinstance(value, (str, os.PathLike)) else value
+    if not _is_list(found) or len(found) > MAX_PATTERNS:
+        raise _wrong(key, value, f'a list of at most {MAX_PATTERNS} patterns: keep=["*.png"]')
+    return tuple(dict.fromkeys(_pattern(key, one) for one in found))
+
+
+def _pattern(key: str, value: Any) -> str:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or not text or "\0" in text or len(os.fsencode(text)) > 1024:
+        raise _wrong(key, value, 'a pattern: keep=["*.png", "out/**"]')
+    if "[" in text or "{" in text:
+        raise _wrong(key, value, "made of *, ? and ** alone: write one pattern for each kind")
+    first, slash, rest = text.removeprefix("./").partition("/")
+    text = f"{_SHORT.get(first, first)}{slash}{rest}"
+    if any(part in ("", ".", "..") for part in text.removeprefix("/").split("/")):
+        raise _wrong(key, value, "the name of files, without . or .. or an empty part (out/**)")
+    if text[0] == "/" and not any(text.startswith(place + "/") for place in _PLACES):
+        raise _wrong(
+            key, value, "below $HOME, $TMPDIR, /tmp or /dev/shm; files elsewhere need write="
+        )
+    return text
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
 
@@ -58,4 +93,5 @@ SITE_KEYWORDS: dict[str, Callable[[str, Any], Any]] = {
     "raises": _exceptions,
     "seed": _seed,
     "name": _name,
+    "keep": _patterns,
 }

@@ -14,6 +14,7 @@ import fcntl
 import itertools
 import os
 import threading
+import time
 
 from agentsbx import _core, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone, SharedFd
@@ -45,6 +46,9 @@ START_TIMEOUT_MS = 20_000
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _WORN_OUT = (errno.ENOSPC, errno.ENOTDIR, errno.EISDIR)
 MAX_SPARE = 32
+# Too many descriptors of this user are in unread messages (unix(7)), or no memory: it passes.
+_PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+SEND_TRIES, SEND_PAUSE_S = 200, 0.005
 _SOCKETS_HIGH = 10  # child ends live here until they are put on 3, 4, 5
 
 
@@ -168,9 +172,14 @@ class Supervisor:
         if control < 0:
             raise SupervisorGone("the supervisor is gone")
         try:
-            _core.send(control, message, fds)
-        except OSError as e:
-            raise SupervisorGone("the supervisor is gone", errno=e.errno) from None
+            for left in range(SEND_TRIES, -1, -1):
+                try:
+                    _core.send(control, message, fds)
+                    break
+                except OSError as e:
+                    if e.errno not in _PASSING or not left:
+                        raise SupervisorGone("the supervisor is gone", errno=e.errno) from None
+                time.sleep(SEND_PAUSE_S)
         finally:
             self.control.release()
 

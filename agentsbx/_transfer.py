@@ -45,9 +45,15 @@ def new_memfd(name: str) -> int:
     """A sealable memfd without exec rights (MFD_NOEXEC_SEAL where the kernel knows it, 6.3)."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        return os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
+        fd = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
     except OSError:
-        return os.memfd_create(name, flags)
+        fd = os.memfd_create(name, flags)
+    if fd > 2:
+        return fd
+    try:  # a host without standard streams would print into it
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def write_memfd(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agentsbx.policy import Policy
     from agentsbx.result import Result
 
-__all__ = ["probe", "run", "shutdown", "warm"]
+__all__ = ["configure", "probe", "run", "shutdown", "warm"]
 
 
 def run(
@@ -26,7 +26,7 @@ def run(
     check: bool = False,
     explain: bool = False,
     **keywords: Unpack[Keywords],
-) -> Result:
+) -> Result[int]:
     r"""Run a command in a fresh sandbox, wait, and return its `Result`; `value` is the exit code.
 
     `argv` is a list, never a shell line: `run(["sh", "-c", "sort | uniq -c"], input=text)`.
@@ -34,7 +34,8 @@ def run(
     or an open file descriptor; None: nothing). `cwd` is the working directory (default: this
     process's; it is empty in there unless granted). `extra_env` adds variables with their values.
     `explain=True` traces the command (ptrace(2)): slower, and `Result.violations` then lists every
-    call that was denied, in order, also where the command swallowed the error.
+    call that was denied, in order, also where the command swallowed the error. `keep=["*.png"]`
+    brings files of private places (`$HOME`, `$TMPDIR`, `/tmp`) back as `Result.files`.
 
     The command's output is captured in `Result.stdout` and `Result.stderr`. With `check=True` what
     stopped the command (timeout, memory ...) is raised, and so is an exit code other than 0, as
@@ -53,7 +54,7 @@ def run(
     words = [os.fspath(word) for word in argv]
     if not words:
         raise ValueError("run() needs at least the name of a program")
-    rules, _ = resolve(policy, dict(keywords))
+    rules, options = resolve(policy, dict(keywords))
     data = input.encode() if isinstance(input, str) else input
     cancel = load("_job").Cancel()
     try:
@@ -65,6 +66,7 @@ def run(
             stdin=data,
             cancel=cancel,
             explain=explain,
+            keep=options.get("keep", ()),
         )
     except BaseException:
         cancel.cancel()
@@ -83,15 +85,45 @@ def run(
     return result
 
 
+def configure(
+    *, max_concurrency: int | None = None, queue_timeout: float | str | None = None
+) -> None:
+    """Set how many sandboxes of this process may run at once, and how long a call waits for that.
+
+    `max_concurrency`: default 16 for each CPU, one for each 128 MiB of memory at most.
+    `queue_timeout`: seconds or `"5m"` (default); a call that found no place by then raises
+    `SandboxBusy`. It does not count as `timeout=`. The environment variables
+    `AGENTSBX_MAX_CONCURRENCY` and `AGENTSBX_QUEUE_TIMEOUT` (seconds) are read at the first call.
+    What runs already goes on.
+
+    Raises `PolicyError` for a wrong number.
+
+    >>> configure(max_concurrency=8, queue_timeout="30s")
+    """
+    from agentsbx._gate import gate
+    from agentsbx._units import parse_count, parse_duration
+
+    places = None
+    if max_concurrency is not None:
+        places = parse_count("max_concurrency", max_concurrency, minimum=1)
+    if queue_timeout is not None:
+        gate().timeout_s = parse_duration("queue_timeout", queue_timeout)
+    if places is not None:
+        gate().resize(places)
+
+
 def warm(*functions: Callable[..., Any], n: int = 1) -> None:
     """Start the processes behind sandboxed functions now and keep `n` sandboxes waiting for each.
 
     Without it the first call of a policy pays for that (some hundred milliseconds). Without
     `functions`: what the default policy needs.
     """
+    from agentsbx import _calls
     from agentsbx._decorator import is_wrapper, sandbox
     from agentsbx._load import load
 
+    if _calls.substitute is not None:
+        return  # `testing.local()`: nothing will run in a sandbox
     for fn in functions or (sandbox(_nothing),):
         wrapper: Any = getattr(fn, "__func__", fn)
         if not is_wrapper(wrapper):

@@ -47,6 +47,7 @@ class Frame(enum.IntEnum):
     CALL = 1
     MODULE = 2
     EXEC = 3
+    RESUME = 4
     RESULT = 16
     ERROR = 17
     IMPORT = 18
@@ -56,6 +57,9 @@ class Frame(enum.IntEnum):
     PART = 22
     TOO_BIG = 23
     DENIED = 24
+    NOTE = 25
+    FILES = 26
+    YIELD = 27
 
 
 class Event(enum.IntEnum):
@@ -97,9 +101,15 @@ EXIT = struct.Struct("@IIQIiIIQQQQIIQ")
 DENIED = struct.Struct("@IIQQQQ")
 MAX_DENIED = 16
 EXIT_SIZE = EXIT.size + MAX_DENIED * DENIED.size
-EXEC = struct.Struct("@IIII")
+EXEC = struct.Struct("@IIIIIIQ")
 EXITED = struct.Struct("@iIQQQ")
 DENIAL = struct.Struct("@III")
+FILES = struct.Struct("@IIQQ")
+LEFT_FILE = struct.Struct("@QHBBB3x")
+MAX_KEPT = 1000
+MAX_LISTED = 1000
+MAX_NAME = 4096
+FILES_INLINE = 16 * 1024
 
 
 class Hello(NamedTuple):

@@ -11,7 +11,7 @@ import os
 import posix
 import sys
 
-from agentsbx import _blas, _core, _header, _injob, _transfer
+from agentsbx import _blas, _core, _generator, _header, _hooks, _injob, _transfer
 from agentsbx._codec import encode, encode_exception
 from agentsbx._receive import Receiver
 from agentsbx._wire import FRAME_INLINE, Event, Frame
@@ -25,6 +25,9 @@ SNAPSHOT = 4
 # Plain numbers: comparing with members of an enum would touch more pages, each to be copied.
 _FRAME = int(Event.FRAME)
 _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
+_RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
+_keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
+_n_files = 0  # there, before any code of the user ran
 
 
 class HostGone(Exception):
@@ -48,7 +51,8 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
 
 
 def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
-    packed = _header.pack_result(body, [b.nbytes for b in buffers] if buffers else [], _alive())
+    lengths = [b.nbytes for b in buffers] if buffers else []
+    packed = _header.pack_result(body, lengths, () if kind == _YIELD else _alive())
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return
@@ -81,11 +85,11 @@ def _request_module(name: str) -> tuple[bytes, list[memoryview]]:
 
 
 def _apply(setup: tuple[Any, ...]) -> int:
-    """Look like the host's process: environment, argv, main file (`_setup.Setup`).
+    """Look like the host's process: environment, argv, main file ... (`_setup.Setup`).
 
     Returns the number of threads for the linear algebra libraries.
     """
-    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes, watches = setup
+    env, argv, main_file, blas_threads, policy, body_bytes, buffer_bytes, mirrored, watches = setup
     if env is not None:
         os.environ.clear()
         os.environ.update(env)
@@ -93,6 +97,8 @@ def _apply(setup: tuple[Any, ...]) -> int:
     if main_file is not None:
         sys.modules["__main__"].__file__ = main_file
     _injob.enter(policy, body_bytes, buffer_bytes, watches)
+    if mirrored is not None:
+        _hooks.mirror(mirrored)
     n: int = blas_threads
     return n
 
@@ -141,9 +147,10 @@ class _Job:
         self.receiver.load_snapshot(blob, buffers)
 
     def run(self) -> None:
+        global _keep
         body, whole = _read_frame(_CALL)
         _core.cpu_release()
-        snapshot, blob, lengths, is_async, seed = _header.unpack(body)
+        snapshot, blob, lengths, kind, seed, _keep = _header.unpack(body)
         buffers = _buffers(whole, len(body), lengths) if lengths else []
         if snapshot is not None:
             setup, code, own = _header.unpack(snapshot)
@@ -156,16 +163,51 @@ class _Job:
         if _injob.watches:
             _watch_body()
         try:
-            if is_async:
+            if kind == 0:
+                value = fn(*args, **kwargs)
+            elif kind == 1:
                 import asyncio
 
                 value = asyncio.run(fn(*args, **kwargs))
             else:
-                value = fn(*args, **kwargs)
+                self._stream(fn(*args, **kwargs), kind)
+                return
         except BaseException as e:
             _fail(e)
             return
         _answer(value)
+
+    def _stream(self, generator: Any, kind: int) -> None:
+        if kind == 2:
+            how, value = _generator.serve(generator, _give, self._heard)
+        else:
+            import asyncio
+
+            serving = _generator.aserve(generator, _give, self._heard, CHANNEL)
+            how, value = asyncio.run(serving)
+        if how == _generator.RETURNED:
+            _answer(value)
+        elif how == _generator.RAISED:
+            _fail(value)
+        else:
+            _tell_watched()
+            _finish(_n_files)
+            _send(Frame.ERROR, b"", [])
+
+    def _heard(self) -> tuple[int, Any]:
+        """Next word of the host to a generator."""
+        body, whole = _read_frame(_RESUME)
+        word, blob, lengths = _header.unpack(body)
+        if not blob:
+            return word, None
+        return word, self.receiver.load_more(blob, _buffers(whole, len(body), lengths))
+
+
+def _give(item: Any) -> None:
+    """Send one item of a generator."""
+    body, buffers = encode(item, limits=_injob.limits())
+    _flush()
+    _send(_YIELD, body, buffers)
 
 
 _watch: Any = None  # under `strict_violations`: what notes the exceptions of the body
@@ -197,12 +239,12 @@ def _answer(value: Any) -> None:
         # A limit is the host's to report: a job cannot raise one of its errors (semantics 3.3).
         which = getattr(e, "limit", None)
         if which in ("result", "buffers"):
-            _flush()
+            _finish(_n_files)
             _core.send_frame(CHANNEL, Frame.TOO_BIG, which.encode())
         else:
             _fail(e)
         return
-    _flush()
+    _finish(_n_files)
     try:
         _send(_RESULT, body, buffers)
     except OSError as e:
@@ -218,7 +260,7 @@ def _fail(exc: BaseException) -> None:
         tb = tb.tb_next  # our own frames say nothing to the user
     exc.__traceback__ = tb
     body, buffers = encode_exception(exc, limits=_injob.limits())
-    _flush()
+    _finish(_n_files)
     _send(Frame.ERROR, body, buffers)
 
 
@@ -248,7 +290,28 @@ def _alive() -> tuple[str, ...]:
     return tuple(out)
 
 
+def _finish(n_files: int) -> None:
+    """Before the answer: what was printed, and what lies in private places, if anything does."""
+    _flush()
+    if _keep is None or _core.count_leftovers() == n_files:
+        return
+    try:
+        from agentsbx import _worker_files
+
+        _worker_files.flush()
+    except (
+        Exception
+    ):  # user code may have broken the imports: what is in files is told all the same
+        pass
+    try:
+        _core.send_leftovers(CHANNEL, _keep, _injob.limits().buffer_bytes)
+    except OSError:
+        return  # nobody listens: the answer will find out
+
+
 def _flush() -> None:
+    for last in _hooks.at_end:
+        last()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -258,26 +321,27 @@ def _flush() -> None:
 
 _NO_ARGS = b"\x80\x05))\x86."  # pickle of ((), ()) that leaves no trace in the memo
 _NO_SNAPSHOT = b"\x80\x05N)N\x87."  # pickle of (None, (), None), likewise
-_NO_CALL = _header.pack_call(None, _NO_ARGS, [], is_async=False, seed=None)
+_NO_CALL = _header.pack_call(None, _NO_ARGS, [], kind=0, seed=None, keep=b"")
 
 
 def _prefault(job: _Job) -> None:
     """Rehearse a call with itself: copy-on-write faults are taken now, while nobody waits."""
+    global _keep
     try:
         host, own = _core.socketpair()
     except PermissionError:  # profile 'strict'
         return
-    for _ in range(2):
-        _core.send_frame(host, _CALL, _NO_CALL)
-        body, _whole = _read_frame(_CALL, own)
-        _snapshot, blob, _lengths, _is_async, seed = _header.unpack(body)
-        _reseed(seed)
-        _blas.restore(0)
-        job.receiver.load_call(blob, ())
-        answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
-        _flush()
-        _send(_RESULT, answer, buffers, own)
-        _core.wait_frame(host, -1, -1, 0)
+    _core.send_frame(host, _CALL, _NO_CALL)
+    body, _whole = _read_frame(_CALL, own)
+    _snapshot, blob, _lengths, _kind, seed, _keep = _header.unpack(body)
+    _reseed(seed)
+    _blas.restore(0)
+    job.receiver.load_call(blob, ())
+    n_files = _core.count_leftovers()
+    answer, buffers = encode([1, 2.5, "x", None, {"a": (1, 2)}], limits=_injob.limits())
+    _finish(n_files)
+    _send(_RESULT, answer, buffers, own)
+    _core.wait_frame(host, -1, -1, 0)
     _core.close_all(host, own)
 
 
@@ -286,11 +350,13 @@ def prepare(env: dict[str, str]) -> _Job:
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
     """
-    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20, False)
+    setup: Any = (None, [""], None, 0, b"", 1 << 20, 1 << 20, None, False)
     body = _header.pack_snapshot(setup, _NO_SNAPSHOT, [])
     raw = len(body).to_bytes(8, "little") + body
+    # A line that is printed is seen at once, and stays when the job is killed (semantics 8).
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     finders = sys.meta_path[:]
-    for _ in range(10):
+    for _ in range(20):
         sys.meta_path[:] = finders
         job = _Job()
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
@@ -299,14 +365,17 @@ def prepare(env: dict[str, str]) -> _Job:
     os.environ.update(env)
     sys.modules["__main__"].__dict__.pop("__file__", None)
     sys.meta_path[:] = finders
+    _hooks.install()
     return _Job()
 
 
 def run(job: _Job, version: int, cpu: int) -> None:
     """Entry of a forked job; never returns."""
+    global _n_files
     code = 0
     try:
         try:
+            _n_files = _core.count_leftovers()
             if version:
                 job.load_waiting()
             if not _core.readable(CHANNEL):  # else the call is here: no time to rehearse

@@ -3,6 +3,7 @@
     AgentsbxError                          every error of ours; .stage .errno .hint
      +- PolicyError          (ValueError)       a keyword or policy file is wrong; .file .line .path
      +- SandboxUnavailable   (RuntimeError)     this machine cannot enforce the policy; .missing
+     |   +- SandboxBusy                         as many sandboxes run as may, for too long
      +- SerializationError   (TypeError)        something cannot cross into the sandbox; .where
      +- SandboxViolation     (PermissionError)  the job was denied something; .violation
      +- SandboxTimeout       (TimeoutError)     the job ran past `timeout`
@@ -41,6 +42,7 @@ __all__ = [
     "PolicyError",
     "RemoteError",
     "ResultError",
+    "SandboxBusy",
     "SandboxTimeout",
     "SandboxUnavailable",
     "SandboxViolation",
@@ -256,6 +258,10 @@ class SandboxUnavailable(AgentsbxError, RuntimeError):
         """Remember what is `missing` besides the words."""
         super().__init__(message, stage=stage, errno=errno, hint=hint, notes=notes)
         self.missing = list(missing)
+
+
+class SandboxBusy(SandboxUnavailable):
+    """As many sandboxes run as may at once, and none ended in time; no user code ran."""
 
 
 class SerializationError(AgentsbxError, TypeError):

@@ -43,8 +43,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One granted path, absolute; a folder is granted with all below it.
 
     `follow=True` lets the path's last component be a symbolic link; without it a link is refused.
-    `code=True` is the explicit word for `write=` where this program imports its own code from (a
-    `sys.path` entry, the virtual environment, the policy's own folder).
+    `code=True` is the explicit word for `write=` where this program imports code from (a `sys.path`
+    entry, a loaded module, the virtual environment) or where a policy file lies that it has read.
     """
 
     path: Annotated[str, Meta(description="File or folder; relative to the policy's folder.")]
@@ -143,6 +143,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool, Meta(description="Whether messages may say that a hidden path exists.")
     ] = True
     fresh: Annotated[bool, Meta(description="Execute a new interpreter for every call.")] = False
+    python: Annotated[
+        str,
+        Meta(description="Interpreter, or virtual environment, that runs it; read-only."),
+    ] = ""
+    packages: Annotated[
+        tuple[str, ...],
+        Meta(description="Folders like site-packages, searched before the interpreter's own."),
+    ] = ()
     widen: Annotated[
         tuple[str, ...], Meta(description="Keywords that code may widen beyond this file.")
     ] = ("*",)
@@ -150,6 +158,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Refuse what was not resolved: relative paths and lists go through `from_keywords`."""
+        for key, path in (("python", self.python), *(("packages", p) for p in self.packages)):
+            if path and not os.path.isabs(path):
+                raise PolicyError(
+                    f"Policy({key}=...): {path!r} is not an absolute path",
+                    path=key,
+                    hint=f"Policy.from_keywords({key}=...) resolves paths",
+                )
         for key in ("read", "write"):
             for grant in getattr(self, key):
                 if not isinstance(grant, Grant) or not os.path.isabs(grant.path):
@@ -254,7 +269,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split the keywords of `@sandbox` into those of the policy and those of the call site.
 
-    Call-site keywords are `captures`, `raises`, `seed`, `name` and `output` with a word
+    Call-site keywords are `captures`, `raises`, `keep`, `seed`, `name` and `output` with a word
     (`"capture"`, `"forward"`, `"stderr"`, `"discard"`; with a size it is the limit). An unknown
     keyword raises `PolicyError` with a suggestion; None values are dropped.
 
@@ -284,7 +299,7 @@ def policy_schema() -> dict[str, Any]:
     schema: dict[str, Any] = msgspec.json.schema(Policy)
     properties = schema["$defs"]["Policy"]["properties"]
     del properties["origin"]
-    for name in ("read", "write", "net", "env", "syscalls", "preload", "widen"):
+    for name in ("read", "write", "net", "env", "syscalls", "preload", "packages", "widen"):
         prop = properties[name]
         prop.pop("default", None)
         if name in ("read", "write"):

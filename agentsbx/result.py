@@ -6,13 +6,33 @@ Plain frozen data: values of the host, made by the host. Nothing here is written
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 
+from agentsbx._kept import Discarded, Files, KeptFile, LeftFile
 from agentsbx._units import format_bytes, format_duration
 
-__all__ = ["Exit", "Limit", "Result", "Usage", "Violation"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True, default=Any)
+else:  # defaults of type variables are of Python 3.13
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
+
+__all__ = [
+    "Discarded",
+    "Exit",
+    "Files",
+    "KeptFile",
+    "LeftFile",
+    "Limit",
+    "Result",
+    "Usage",
+    "Violation",
+]
 
 Cause = Literal[
     "exited", "signaled", "cancelled", "timeout", "cpu_time", "memory", "output", "lost"
@@ -103,7 +123,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
         return self.cause == "exited" and self.code == 0
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
+class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False, dict=False):
     """Everything about one call; `fn.run(...)` returns it and never raises for the body.
 
     `value` is what the function returned (the exit code for a command), `error` what it raised or
@@ -111,7 +131,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
     `limits` says for each limit what was asked, what enforced it and how much was used; `enforced`
     names the layers that stood (`{"files": "mounts+landlock", ...}`); `violations` what was denied.
     `policy_id` is the SHA-256 of the enforced plan. `lost` names threads and processes that were
-    still alive at return and were killed.
+    still alive at return and were killed. `discarded` lists what was left in private places
+    (`$HOME`, `$TMPDIR`, `/tmp`, `/dev/shm`) and is gone: empty where nothing was, None where nobody
+    could look, since the job was killed. `files` holds what `keep=` brought back. `notes_dropped`
+    counts the log records and warnings beyond 10,000 or 8 MiB, which did not reach the host's
+    loggers and filters.
 
     >>> result = Result(value=42, call_id="c1")
     >>> result.ok, result.unwrap()
@@ -132,6 +156,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
     policy_id: str = ""
     call_id: str = ""
     lost: tuple[str, ...] = ()
+    discarded: Discarded | None = None
+    files: Files = Files()
+    notes_dropped: int = 0
 
     @property
     def ok(self) -> bool:
@@ -148,11 +175,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
         """`stderr` as text; bytes that are not UTF-8 appear as backslash escapes."""
         return self.stderr.decode("utf-8", "backslashreplace")
 
-    def unwrap(self) -> Any:
+    def unwrap(self) -> T_co:
         """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
-        return self.value
+        value: T_co = self.value
+        return value
 
     def __repr__(self) -> str:
         """Return one short line: outcome, cause where it is not plain, time, peak memory."""
@@ -201,6 +229,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=False):
             lines += [f"  {v.count} x {v.message}" for v in self.violations]
         if self.lost:
             lines += ["", "alive at return, killed: " + ", ".join(self.lost)]
+        if self.files:
+            kept = ", ".join(f"{f.name} ({format_bytes(f.size)})" for f in self.files.values())
+            lines += ["", f"kept: {kept}"]
+        if self.discarded:
+            lines += ["", f"left and gone: {self.discarded.summary(20)}"]
+        if self.notes_dropped:
+            lines += ["", f"log records and warnings dropped: {self.notes_dropped}"]
         return "\n".join(lines)
 
     def _outcome(self) -> str:

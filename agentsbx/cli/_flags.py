@@ -6,15 +6,16 @@ Not argparse: importing it costs more than all the rest of `agentsbx run`, and w
 
 from __future__ import annotations
 
-from agentsbx.cli import UsageError
+from agentsbx.cli import UsageError, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from agentsbx.policy import Policy
+    from agentsbx.result import Result
 
-__all__ = ["FLAG_HELP", "parse_flags", "policy_of"]
+__all__ = ["FLAG_HELP", "parse_flags", "policy_of", "save_kept", "take_keep"]
 
 _LISTS = {
     "read": ("PATH", "file or folder that can be read"),
@@ -23,6 +24,8 @@ _LISTS = {
     "net": ("HOST:PORT", "peer that can be reached"),
     "syscalls": ("NAME", "system call allowed besides the profile's"),
     "preload": ("MODULE", "installed module to import before the call"),
+    "packages": ("PATH", "folder like site-packages for a function, searched first"),
+    "keep": ("PATTERN", "files left in private places that are saved ('*.png', 'out/**')"),
 }
 _WORDS = {
     "memory": ("SIZE", "of the whole process tree (512MB)"),
@@ -37,6 +40,8 @@ _WORDS = {
     "output": ("SIZE", "captured output, each stream (8MiB)"),
     "result": ("SIZE", "structure of the result (64MiB)"),
     "buffers": ("SIZE", "large buffers of the result (1GiB)"),
+    "python": ("PATH", "interpreter or virtual environment that runs it"),
+    "keep-to": ("DIR", "the folder that they are saved in"),
     "profile": ("NAME", "python, strict or build"),
     "on-missing": ("WORD", "error, or weaken where this machine cannot enforce something"),
 }
@@ -117,6 +122,40 @@ def policy_of(keywords: dict[str, Any]) -> Policy:
 
         policy = preset(target)
     return policy.extend(**keywords) if keywords else policy
+
+
+def take_keep(keywords: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Take `--keep` and `--keep-to` out of the flags: patterns, and the folder, made by now."""
+    import os
+
+    from agentsbx._site_keys import SITE_KEYWORDS
+
+    patterns, folder = keywords.pop("keep", ()), keywords.pop("keep_to", "")
+    if not patterns and not folder:
+        return (), ""
+    if not patterns or not folder:
+        raise UsageError("--keep PATTERN and --keep-to DIR go together")
+    checked: tuple[str, ...] = SITE_KEYWORDS["keep"]("keep", patterns)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--keep-to {folder}: {error.strerror}") from error
+    return checked, folder
+
+
+def save_kept(result: Result, folder: str) -> None:
+    """Save what was kept; say what was not."""
+    try:
+        result.files.save(folder)
+    except OSError as error:
+        raise UsageError(f"--keep-to {folder}: {error}") from error
+    for file in result.discarded or ():
+        if file.why:
+            complain(f"not kept: {file.shown}: {file.why}")
+    if result.discarded is None:
+        complain("nothing could be kept: the sandbox was killed, and its files with it")
+    elif result.discarded.n_more or not result.discarded.is_complete:
+        complain("not kept: more files than are looked at")
 
 
 def _number(text: str) -> int | float | str:

@@ -87,7 +87,9 @@ class Bench:
             raise AssertionError(f"a sample did not run in a sandbox: pid {pid}, uid {uid}, {seen}")
 
 
-GROUPS = ("calls", "sustained", "commands", "inside", "data", "start", "idle")
+GROUPS = (
+    "calls", "sustained", "commands", "inside", "data", "meaning", "tools", "start", "idle",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -100,11 +102,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", action="append", choices=GROUPS, help="only these; repeatable")
     options = parser.parse_args(argv)
     load("_runtime")  # where there are no sandboxes at all, this says why
-    from agentsbx.cli import _bench_calls, _bench_rest
+    from agentsbx.cli import _bench_calls, _bench_meaning, _bench_rest
 
     bench = Bench(quick=options.quick)
     for group in options.only or GROUPS:
-        measure = getattr(_bench_calls, group, None) or getattr(_bench_rest, group)
+        homes = _bench_calls, _bench_meaning, _bench_rest
+        measure = next(getattr(home, group) for home in homes if hasattr(home, group))
         if not options.json:
             print(f"measuring {group} ...", file=sys.stderr, flush=True)
         try:

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from agentsbx.cli import UsageError, complain
-from agentsbx.cli._flags import FLAG_HELP, parse_flags
+from agentsbx.cli._flags import FLAG_HELP, parse_flags, save_kept, take_keep
 
 __all__ = ["main"]
 
@@ -36,7 +36,10 @@ def main(argv: list[str]) -> int:
     keywords, words = parsed
     if not words:
         raise UsageError("call needs a function: agentsbx call [flags] module:function args")
+    keep, folder = take_keep(keywords)
     fn = _sandboxed(_find(words[0]), keywords)
+    if keep:
+        fn = fn.options(keep=keep)
     args, kwargs = _arguments(fn, words[1:])
     try:
         result = fn.run(*args, **kwargs)
@@ -44,6 +47,8 @@ def main(argv: list[str]) -> int:
             result = asyncio.run(result)
     except TypeError as error:
         raise UsageError(f"{words[0]}: {error}") from error
+    if folder:
+        save_kept(result, folder)
     raised = result.error
     if raised is not None:
         complain(f"{type(raised).__name__}: {raised}", *getattr(raised, "__notes__", ()))

@@ -13,7 +13,7 @@ import sys
 
 from agentsbx._load import load
 from agentsbx.cli import OURS, UsageError, complain
-from agentsbx.cli._flags import FLAG_HELP, parse_flags, policy_of
+from agentsbx.cli._flags import FLAG_HELP, parse_flags, policy_of, save_kept, take_keep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("run needs a command: agentsbx run [flags] -- command args")
     cwd = keywords.pop("cwd", None)
     explains = keywords.pop("explain", False)
+    keep, folder = take_keep(keywords)
     policy = policy_of(keywords)
     if sys.platform != "linux":
         load("_command")  # raises: what comes next is not there
@@ -62,21 +63,25 @@ def main(argv: list[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_signal)
     try:
-        result = _run(command, policy, cwd, explains)
+        result = _run(command, policy, cwd, explains, keep)
     except _Ended as ended:
         _die_of(ended.number)
     except KeyboardInterrupt:
         _die_of(signal.SIGINT)
+    if folder:
+        save_kept(result, folder)
     return _exit_code(result, explains)
 
 
-def _run(command: list[str], policy: Policy, cwd: str | None, explains: bool) -> Result:
+def _run(
+    command: list[str], policy: Policy, cwd: str | None, explains: bool, keep: tuple[str, ...]
+) -> Result:
     run_command = load("_command").run_command
     cancel = load("_job").Cancel()
     try:
         result: Result = run_command(
             command, policy=policy, cwd=cwd, stdin=0, stdout=1, stderr=2, cancel=cancel,
-            explain=explains,
+            explain=explains, keep=keep,
         )  # fmt: skip
     except BaseException:
         cancel.cancel()
@@ -144,4 +149,6 @@ def _exit_code(result: Result, explains: bool) -> int:
         complain(message)
     if explains and not messages:
         complain("nothing was denied")
+    if explains and result.discarded:
+        complain(f"left in private places and gone: {result.discarded.summary()}")
     return OURS if code is None or (code == 0 and error is not None) else code

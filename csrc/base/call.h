@@ -19,6 +19,9 @@ enum {
     SBX_FRAME_INLINE = 32 * 1024,
     SBX_BUFFER_ALIGN = 4096,
     SBX_FRAME_MAX_BUFFERS = 4096,
+    SBX_MAX_KEPT = 1000,   /* files of one job that are kept */
+    SBX_MAX_LISTED = 1000, /* files of one job that are listed, not counted only */
+    SBX_MAX_NAME = 4096,   /* bytes of a file's name, its place included */
 };
 
 enum sbx_frame_kind {
@@ -27,6 +30,7 @@ enum sbx_frame_kind {
     SBX_FRAME_MODULE,   /* answer to IMPORT */
     SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
                            optional */
+    SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -42,6 +46,11 @@ enum sbx_frame_kind {
                           break */
     SBX_FRAME_DENIED,  /* from the reaper, traced run: struct sbx_denial, then the names
                           that the failed call was given, NUL-terminated */
+    SBX_FRAME_NOTE,    /* body: msgpack of one log record, warning or list of measured
+                          lines (agentsbx/_notes.py); any number before the answer */
+    SBX_FRAME_FILES,   /* before the last frame, where something was left in private
+                               places: struct sbx_files, then its records */
+    SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
 };
 
 struct sbx_frame {
@@ -58,12 +67,55 @@ struct sbx_exec {
     /* bit i: an fd rides along that replaces descriptor i (0, 1, 2), in order */
     uint32_t fd_mask;
     uint32_t is_traced; /* report the calls that fail (reaper/trace.h) */
+    uint32_t n_keep;    /* bytes of patterns behind the words, each with its NUL */
+    uint32_t pad;
+    uint64_t keep_bytes; /* how much of what matches is sent */
 };
 
 struct sbx_denial {
     uint32_t nr;      /* of the system call */
     uint32_t err;     /* positive errno */
     uint32_t creates; /* 1: it would have made what it names */
+};
+
+/* FILES, in two forms. SBX_FILES_KEPT: one record and the content of that file, behind
+ * it or, where it is longer than SBX_FILES_INLINE, as the whole of a memfd. Else a list
+ * of what is gone; the last one has SBX_FILES_LAST and the totals. */
+struct sbx_files {
+    uint32_t n_records;
+    uint32_t flags;      /* enum sbx_files_flags */
+    uint64_t n_more;     /* seen, and in no record */
+    uint64_t more_bytes; /* their sizes, added up */
+};
+
+enum { SBX_FILES_INLINE = 16 * 1024 };
+
+enum sbx_files_flags {
+    SBX_FILES_KEPT = 1,
+    SBX_FILES_LAST = 2,
+    SBX_FILES_PARTIAL = 4, /* there is more that was not looked at */
+};
+
+struct sbx_left_file { /* then n_name bytes: the name below its place */
+    uint64_t size;
+    uint16_t n_name;
+    uint8_t place; /* enum sbx_place */
+    uint8_t kind;  /* enum sbx_left_kind */
+    uint8_t why;   /* enum sbx_left_why */
+    uint8_t pad[3];
+};
+
+enum sbx_place { SBX_PLACE_HOME, SBX_PLACE_TMPDIR, SBX_PLACE_TMP, SBX_PLACE_SHM };
+
+enum sbx_left_kind { SBX_LEFT_FILE, SBX_LEFT_LINK, SBX_LEFT_OTHER };
+
+/* Why a file that `keep=` names was not sent. */
+enum sbx_left_why {
+    SBX_WHY_NOT_NAMED, /* it names none like it */
+    SBX_WHY_KIND,      /* no regular file */
+    SBX_WHY_BYTES,     /* more than keep_bytes in all */
+    SBX_WHY_COUNT,     /* more than SBX_MAX_KEPT */
+    SBX_WHY_UNREADABLE,
 };
 
 struct sbx_usage {

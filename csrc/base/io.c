@@ -15,6 +15,32 @@ union ctl {
     char bytes[CMSG_SPACE(sizeof(int) * MAX_FDS)];
 };
 
+int sbx_fd_lift(int fd)
+{
+    if (fd > 2 || fd < 0)
+        return fd;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int e = errno;
+    close(fd);
+    errno = e;
+    return high;
+}
+
+int sbx_pair(int fds[2])
+{
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+        return -errno;
+    for (int i = 0; i < 2; i++) {
+        fds[i] = sbx_fd_lift(fds[i]);
+        if (fds[i] < 0) {
+            int e = errno;
+            sbx_close(&fds[!i]);
+            return -e;
+        }
+    }
+    return 0;
+}
+
 int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t n_body,
              const int *fds, unsigned n_fds, int flags)
 {
@@ -49,6 +75,7 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
     union ctl ctl;
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     unsigned got = 0;
+    int is_cut = 0;
     ssize_t r;
 
     if (n_fds)
@@ -72,18 +99,25 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
         for (unsigned i = 0; i < k; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            if (got < max_fds)
-                fds[got++] = fd;
-            else /* CMSG_SPACE padding can let one more through */
+            if (got < max_fds) {
+                /* not 0-2, where a host without standard streams would print to */
+                fd = sbx_fd_lift(fd);
+                if (fd < 0)
+                    is_cut = 1;
+                else
+                    fds[got++] = fd;
+            } else { /* CMSG_SPACE padding can let one more through */
                 close(fd);
+            }
         }
     }
     /* A message without bytes reads like the end: what rides on it must not stay open.
      */
-    if (r == 0 || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+    is_cut |= msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
+    if (r == 0 || is_cut)
         while (got)
             sbx_close(&fds[--got]);
-    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+    if (is_cut)
         return -EMSGSIZE;
     if (n_fds)
         *n_fds = got;

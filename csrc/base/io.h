@@ -28,6 +28,13 @@ static inline int steal_fd(int *fd)
     return got;
 }
 
+/* The same descriptor above 2, CLOEXEC; the old number is closed if it was 0, 1 or 2.
+ * -1 with errno of fcntl(2). */
+int sbx_fd_lift(int fd);
+
+/* A SOCK_SEQPACKET pair, CLOEXEC and above 2. 0 or -errno. */
+int sbx_pair(int fds[2]);
+
 /* Invariants of our own code: NDEBUG does not switch these off. */
 #define SBX_CHECK(x) ((x) ? (void)0 : __builtin_trap())
 
@@ -38,7 +45,7 @@ int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t
 
 /* Receive one message. Returns its length (0 = peer closed), or -errno (-EMSGSIZE:
  * longer than n, or more fds than max_fds; what came along is closed). Received fds are
- * CLOEXEC; *n_fds counts them. */
+ * CLOEXEC and above 2; *n_fds counts them. */
 ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
                  unsigned *n_fds, int flags);
 

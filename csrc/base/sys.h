@@ -1,6 +1,6 @@
-/* sys.h - system calls that glibc 2.35 does not wrap, by number. Async-signal-safe.
- * 0/fd or -errno unless noted. Sources: the man page of each; numbers are the same on
- * all architectures since 5.x. */
+/* sys.h - system calls that glibc 2.35 does not wrap, by number, and the unit of a time
+ * that one returns. Async-signal-safe. 0/fd or -errno unless noted. Sources: the man
+ * page of each; numbers are the same on all architectures since 5.x. */
 #ifndef SBX_SYS_H
 #define SBX_SYS_H
 
@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <linux/landlock.h>
@@ -108,6 +109,12 @@ static inline int sbx_pidfd_kill(int pidfd, int sig)
 static inline int sbx_close_range(unsigned first, unsigned last, unsigned flags)
 {
     return SBX_RET(syscall(436, first, last, flags));
+}
+
+/* A time in a struct rusage, in microseconds. */
+static inline uint64_t sbx_time_us(const struct timeval *t)
+{
+    return (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
 }
 
 #endif

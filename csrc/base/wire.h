@@ -150,7 +150,7 @@ struct sbx_grow {
 
 /* Times are CLOCK_MONOTONIC ns; UINT64_MAX = none. Marks the job as running (not
  * waiting): the supervisor refills the pool, polls CPU time and memory, kills at the
- * deadline (cause TIMEOUT). */
+ * deadline (cause TIMEOUT). Sent again for a running job: another deadline. */
 struct sbx_start {
     struct sbx_head head;
     uint64_t job_id, start_ns, deadline_ns;

@@ -215,10 +215,9 @@ static int op_self(struct sbx_setup *s, const struct sbx_op *op, const char *pat
     SBX_FD int from = at(s, source, O_PATH);
     if (from < 0)
         return from;
-    SBX_FD int fd =
-        SBX_RET(syscall(428, from, "",
-                        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
-                            (op->flags & SBX_F_RECURSIVE ? AT_RECURSIVE : 0)));
+    SBX_FD int fd = sbx_open_tree(from, "",
+                                  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
+                                      (op->flags & SBX_F_RECURSIVE ? AT_RECURSIVE : 0));
     int r = fd < 0 ? fd : op->flags & SBX_F_RDONLY ? set_rdonly(fd) : 0;
     return r < 0 ? r : place(s, fd, path, op->flags & SBX_F_FILE);
 }
@@ -257,8 +256,8 @@ static int op_mask(struct sbx_setup *s, const char *path)
     if (fstat(to, &st) < 0)
         return -errno;
     if (S_ISDIR(st.st_mode)) {
-        SBX_FD int fd = SBX_RET(
-            syscall(428, s->root_fd, ".empty", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+        SBX_FD int fd =
+            sbx_open_tree(s->root_fd, ".empty", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
         int r = fd < 0 ? fd : set_rdonly(fd);
         return r < 0 ? r : sbx_move_mount(fd, to);
     }

@@ -14,7 +14,10 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = 65536 };
+enum { MAX_FDS = 1 + SBX_MAX_MOUNTS + 4, READ_SIZE = SBX_PY_READ_SIZE };
+
+/* So long output waits for an answer that may follow at once. */
+enum { QUIET_MS = 1 };
 
 /* What wait_frame and exchange saw first: agentsbx._wire.Event. */
 enum { TIME_OVER = 0, FRAME, ON_STDOUT, ON_STDERR, CLOSED, NOT_SENT };
@@ -280,9 +283,8 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     return result;
 }
 
-PyDoc_STRVAR(socketpair_doc,
-             "socketpair() -> tuple[int, int]\n\n"
-             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, as plain descriptors.");
+PyDoc_STRVAR(socketpair_doc, "socketpair() -> tuple[int, int]\n\n"
+                             "A close-on-exec AF_UNIX SOCK_SEQPACKET pair, above 2.");
 
 static PyObject *py_socketpair(PyObject *self, PyObject *args)
 {
@@ -290,45 +292,10 @@ static PyObject *py_socketpair(PyObject *self, PyObject *args)
 
     (void)self;
     (void)args;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
-        return sbx_py_errno(-errno);
+    int r = sbx_pair(fds);
+    if (r < 0)
+        return sbx_py_errno(r);
     return tuple_of_fds(fds, 2);
-}
-
-/* Read what is in a pipe now, without waiting, as bytes; NULL with an exception on
- * failure. */
-static PyObject *drain(int fd, char *buf)
-{
-    PyObject *all = PyBytes_FromStringAndSize("", 0);
-    struct pollfd p = {fd, POLLIN, 0};
-
-    for (int i = 0; all && i < 64 && poll(&p, 1, 0) > 0 && (p.revents & POLLIN); i++) {
-        ssize_t n = read(fd, buf, READ_SIZE);
-        if (n <= 0)
-            break;
-        PyObject *part = PyBytes_FromStringAndSize(buf, n);
-        PyObject *sum = part ? PySequence_Concat(all, part) : NULL;
-        Py_XDECREF(part);
-        Py_DECREF(all);
-        all = sum;
-    }
-    return all;
-}
-
-PyDoc_STRVAR(drain_doc, "drain(fd) -> bytes\n\nWhat is in a pipe now, without waiting; "
-                        "4 MiB at most.");
-
-static PyObject *py_drain(PyObject *self, PyObject *args)
-{
-    int fd;
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "i", &fd))
-        return NULL;
-    char *buf = PyMem_Malloc(READ_SIZE);
-    PyObject *all = buf ? drain(fd, buf) : PyErr_NoMemory();
-    PyMem_Free(buf);
-    return all;
 }
 
 PyDoc_STRVAR(
@@ -362,7 +329,13 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     sent = sbx_send(chan, &head, sizeof head, body.buf, (size_t)body.len, NULL, 0, 0);
     if (sent == 0) {
         struct pollfd p[3] = {{chan, POLLIN, 0}, {out, POLLIN, 0}, {err, POLLIN, 0}};
-        if (poll(p, 3, timeout) > 0 && p[0].revents) {
+        /* What a call prints stands just before its answer: one wake-up for both. Only
+         * a job that fills a pipe waits for us, for that moment. */
+        int first = timeout < 0 || timeout > QUIET_MS ? QUIET_MS : timeout;
+        int r = poll(p, 1, first);
+        if (r == 0 && timeout != first)
+            r = poll(p, 3, timeout < 0 ? timeout : timeout - first);
+        if (r > 0 && p[0].revents) {
             ready = 1;
             n = sbx_recv(chan, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
         }
@@ -382,9 +355,10 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
         frame =
             n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
     if (frame) {
-        said = ready ? drain(out, buf) : PyBytes_FromStringAndSize("", 0);
+        said = ready ? sbx_py_drain(out, buf) : PyBytes_FromStringAndSize("", 0);
         cried =
-            said ? (ready ? drain(err, buf) : PyBytes_FromStringAndSize("", 0)) : NULL;
+            said ? (ready ? sbx_py_drain(err, buf) : PyBytes_FromStringAndSize("", 0))
+                 : NULL;
     }
     if (cried) {
         PyObject *rest = PyTuple_Pack(2, said, cried);
@@ -398,18 +372,6 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     Py_XDECREF(cried);
     PyMem_Free(buf);
     return result;
-}
-
-PyDoc_STRVAR(readable_doc, "readable(fd) -> bool\n\nWhether a read would not wait.");
-
-static PyObject *py_readable(PyObject *self, PyObject *args)
-{
-    struct pollfd p = {-1, POLLIN, 0};
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "i", &p.fd))
-        return NULL;
-    return PyBool_FromLong(poll(&p, 1, 0) > 0);
 }
 
 PyDoc_STRVAR(close_doc, "close_all(*fds: int) -> None\n\nClose those that are not -1.");
@@ -428,9 +390,7 @@ static PyObject *py_close_all(PyObject *self, PyObject *args)
 
 PyMethodDef sbx_py_messages[] = {
     {"socketpair", py_socketpair, METH_NOARGS, socketpair_doc},
-    {"drain", py_drain, METH_VARARGS, drain_doc},
     {"exchange", py_exchange, METH_VARARGS, exchange_doc},
-    {"readable", py_readable, METH_VARARGS, readable_doc},
     {"close_all", py_close_all, METH_VARARGS, close_doc},
     {"send", py_send, METH_VARARGS, send_doc},
     {"recv", py_recv, METH_VARARGS, recv_doc},

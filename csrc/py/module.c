@@ -13,7 +13,8 @@ PyObject *sbx_py_errno(long negative_errno)
 
 static int exec_module(PyObject *module)
 {
-    PyMethodDef *groups[] = {sbx_py_messages, sbx_py_plan, sbx_py_zygote, NULL};
+    PyMethodDef *groups[] = {sbx_py_messages, sbx_py_fds,   sbx_py_plan,
+                             sbx_py_zygote,   sbx_py_files, NULL};
 
     for (PyMethodDef **group = groups; *group; group++)
         if (PyModule_AddFunctions(module, *group) < 0)

@@ -12,8 +12,16 @@
 #include <Python.h>
 
 extern PyMethodDef sbx_py_messages[]; /* any process: messages and frames */
+extern PyMethodDef sbx_py_fds[];      /* any process: pipes */
 extern PyMethodDef sbx_py_plan[];     /* host: filter compiler, plan check */
 extern PyMethodDef sbx_py_zygote[];   /* zygote: the serve loop */
+extern PyMethodDef sbx_py_files[];    /* job: what is left in private places */
+
+enum { SBX_PY_READ_SIZE = 65536 };
+
+/* What is in a pipe now, without waiting, as bytes; `buf` holds SBX_PY_READ_SIZE. NULL
+ * with an exception on failure. */
+PyObject *sbx_py_drain(int fd, char *buf);
 
 /* OSError from -errno; returns NULL. */
 PyObject *sbx_py_errno(long negative_errno);

@@ -6,6 +6,7 @@
 #include "../base/io.h"
 #include "../base/sys.h"
 #include "../child/child.h"
+#include "../job/leftovers.h"
 #include "../spawn/zygote.h"
 #include "trace.h"
 
@@ -20,7 +21,9 @@
 struct command {
     char **argv, **envp;
     int fds[3]; /* -1: keep what is there */
-    unsigned fd_mask, is_traced;
+    unsigned fd_mask;
+    int is_traced;
+    struct sbx_keep keep;
 };
 
 static void fail(enum sbx_stage stage, int err) __attribute__((noreturn));
@@ -46,8 +49,10 @@ static char **split(char **s, char *end, uint32_t n)
 
     for (uint32_t i = 0; words && i < n; i++) {
         size_t len = strnlen(*s, (size_t)(end - *s));
-        if (*s + len >= end)
+        if (*s + len >= end) {
+            free(words);
             return NULL;
+        }
         words[i] = *s;
         *s += len + 1;
     }
@@ -64,10 +69,12 @@ static void parse(char *body, size_t n, struct command *c)
     memcpy(&head, body, sizeof head);
     c->argv = split(&s, end, head.n_argv);
     c->envp = c->argv ? split(&s, end, head.n_env) : NULL;
-    if (!c->envp || head.n_argv == 0)
+    if (!c->envp || head.n_argv == 0 || (size_t)(end - s) != head.n_keep ||
+        (head.n_keep && end[-1]))
         fail(SBX_STAGE_PROTOCOL, EPROTO);
+    c->keep = (struct sbx_keep){s, head.n_keep, head.keep_bytes};
     c->fd_mask = head.fd_mask & 7;
-    c->is_traced = head.is_traced;
+    c->is_traced = head.is_traced != 0;
 }
 
 static void receive(struct command *c)
@@ -161,6 +168,16 @@ static __attribute__((noinline)) struct sbx_err *shared_error(int is_traced)
     return page;
 }
 
+/* Before the answer: what the command leaves is gone with us. A broken channel shows in
+ * the answer. */
+static void report_leftovers(long n_before, const struct command *c)
+{
+    static struct sbx_leftovers walk;
+
+    if (sbx_leftovers_count() != n_before)
+        (void)sbx_leftovers_send(&walk, SBX_JOB_CHANNEL, &c->keep);
+}
+
 void sbx_reaper_run(uint32_t cpu)
 {
     struct {
@@ -172,6 +189,7 @@ void sbx_reaper_run(uint32_t cpu)
     struct command c = {.fds = {-1, -1, -1}};
     struct rusage ru;
     int status, pid, got;
+    const long n_files = sbx_leftovers_count();
 
     (void)fcntl(SBX_JOB_CHANNEL, F_SETFD, FD_CLOEXEC);
     sbx_cpu_wait_on(cpu);
@@ -181,8 +199,10 @@ void sbx_reaper_run(uint32_t cpu)
     volatile struct sbx_err *const e = shared_error(c.is_traced);
     /* Not posix_spawn: it has no way to report errno by stage, and fork would copy. The
      * child runs raw calls only (see exec_command). */
-    /* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.vfork) */
-    pid = c.is_traced ? fork() : vfork();
+    if (c.is_traced)
+        pid = fork();
+    else
+        pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
     if (pid == 0)
         exec_command(&c, (void *)e); /* NOLINT(clang-analyzer-unix.Vfork) */
     if (pid < 0)
@@ -198,6 +218,7 @@ void sbx_reaper_run(uint32_t cpu)
     }
     if (e->stage)
         fail(e->stage, e->err);
+    report_leftovers(n_files, &c);
     m.status = status;
     m.usage = (struct sbx_usage){(uint64_t)ru.ru_utime.tv_sec * 1000000u +
                                      (uint64_t)ru.ru_utime.tv_usec,

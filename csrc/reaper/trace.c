@@ -34,7 +34,7 @@ enum { CREATES = 100 };
 
 struct traced {
     uint32_t nr;
-    int8_t dirfd, path, path2, fd, creates;
+    int dirfd, path, path2, fd, creates;
 };
 
 static const struct traced calls[] = {
@@ -93,7 +93,7 @@ int sbx_trace_enter(void)
 {
     if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0)
         return -errno;
-    raise(SIGSTOP); /* pid 1 sets its options */
+    (void)raise(SIGSTOP); /* pid 1 sets its options */
     return load_filter();
 }
 

@@ -108,23 +108,26 @@ int sbx_pools_add(struct sbx_pools *p, const struct sbx_pool *m, const int *fds,
     return r;
 }
 
+static void forget(struct sbx_pools *p, unsigned k)
+{
+    munmap((void *)p->slots[k].plan, p->slots[k].n_bytes);
+    memset(&p->slots[k], 0, sizeof p->slots[k]);
+}
+
 void sbx_pools_drop(struct sbx_pools *p, uint64_t id)
 {
     for (unsigned k = 0; k < SBX_MAX_POOLS; k++)
         if (id && p->slots[k].id == id) {
             unpark(id, p->slots[k].n_mounts);
-            munmap((void *)p->slots[k].plan, p->slots[k].n_bytes);
-            memset(&p->slots[k], 0, sizeof p->slots[k]);
+            forget(p, k);
         }
 }
 
 void sbx_pools_keep_only(struct sbx_pools *p, uint64_t id)
 {
     for (unsigned k = 0; k < SBX_MAX_POOLS; k++)
-        if (p->slots[k].id && p->slots[k].id != id) {
-            munmap((void *)p->slots[k].plan, p->slots[k].n_bytes);
-            memset(&p->slots[k], 0, sizeof p->slots[k]);
-        }
+        if (p->slots[k].id && p->slots[k].id != id)
+            forget(p, k);
 }
 
 const struct sbx_plan *sbx_pools_plan(const struct sbx_pools *p, uint64_t id)

@@ -70,10 +70,8 @@ static void reap(struct zygote *z)
                     .head = {SBX_MSG_EXITED, 0},
                     .job_id = z->jobs[i].job_id,
                     .wait_status = status,
-                    .utime_us = (uint64_t)ru.ru_utime.tv_sec * 1000000u +
-                                (uint64_t)ru.ru_utime.tv_usec,
-                    .stime_us = (uint64_t)ru.ru_stime.tv_sec * 1000000u +
-                                (uint64_t)ru.ru_stime.tv_usec,
+                    .utime_us = sbx_time_us(&ru.ru_utime),
+                    .stime_us = sbx_time_us(&ru.ru_stime),
                     .maxrss_kb = (uint64_t)ru.ru_maxrss,
                     .n_faults_minor = (uint64_t)ru.ru_minflt,
                     .n_faults_major = (uint64_t)ru.ru_majflt,

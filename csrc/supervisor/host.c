@@ -57,9 +57,7 @@ static void snapshot(struct sbx_sup *s, const struct sbx_snapshot *m, int *fds,
     sbx_close(&p->snapshot_fd);
     p->snapshot_fd = n_fds ? steal_fd(&fds[0]) : -1;
     p->version = n_fds ? m->version : 0;
-    p->is_paused = 0;
-    p->n_early_deaths = 0;
-    sbx_pool_refill(s, p->tmpl);
+    sbx_pool_resume(s, p);
 }
 
 static void grow(struct sbx_sup *s, const struct sbx_grow *m)
@@ -71,9 +69,7 @@ static void grow(struct sbx_sup *s, const struct sbx_grow *m)
         return;
     n = sbx_pool_serve(s, p, m->count < SBX_MAX_JOBS ? m->count : SBX_MAX_JOBS);
     p->n_extra = p->n_extra + n < SBX_MAX_JOBS ? p->n_extra + n : SBX_MAX_JOBS;
-    p->is_paused = 0;
-    p->n_early_deaths = 0;
-    sbx_pool_refill(s, p->tmpl);
+    sbx_pool_resume(s, p);
 }
 
 /* Messages whose last fd is the reply socket. */

@@ -91,10 +91,10 @@ static void finish(struct sbx_sup *s, struct sbx_jb *j, struct sbx_exit *m)
 }
 
 /* A sandbox that could not be completed: the host learns it on the pool socket. */
-static void fail_setup(struct sbx_sup *s, struct sbx_jb *j, const struct sbx_err *e)
+static void fail_setup(struct sbx_jb *j, const struct sbx_err *e)
 {
     if (!j->is_published)
-        sbx_pool_publish(s, j->pool, j, e);
+        sbx_pool_refuse(j->pool, j->id, e);
     j->is_published = 1; /* at most one message a job */
 }
 
@@ -167,15 +167,16 @@ int sbx_job_fork(struct sbx_sup *s, struct sbx_plc *p)
     struct sbx_jb *j = new_job(s, p);
 
     if (!j) {
-        p->is_paused = 1;
-        return -ENOSPC;
+        sbx_fail(&e, SBX_STAGE_FORK, 0, EAGAIN);
+        sbx_pool_refuse(p, 0, &e);
+        return -e.err;
     }
     if (make_fds(j, theirs, &e) == 0 && get_slot(s, j, &e) == 0)
         send_fork(j, theirs, &e);
     for (int i = 0; i < 3; i++)
         sbx_close(&theirs[i]);
     if (e.stage) {
-        fail_setup(s, j, &e);
+        fail_setup(j, &e);
         free_job(s, j);
         return -e.err;
     }
@@ -191,7 +192,7 @@ void sbx_job_forked(struct sbx_sup *s, const struct sbx_forked *m, int *pidfd)
     if (m->err.stage || *pidfd < 0) {
         struct sbx_err e = m->err;
         sbx_fail(&e, SBX_STAGE_FORK, 0, EPROTO);
-        fail_setup(s, j, &e);
+        fail_setup(j, &e);
         free_job(s, j);
         return;
     }
@@ -207,7 +208,7 @@ void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener)
     if (!j || j->state != JOB_FORKING)
         return;
     if (m->err.stage) {
-        fail_setup(s, j, &m->err); /* its EXITED follows */
+        fail_setup(j, &m->err); /* its EXITED follows */
         return;
     }
     if (m->has_listener)
@@ -215,13 +216,15 @@ void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener)
     j->setup_deadline_ns = SBX_NEVER;
     j->state = JOB_WAITING;
     if (!j->is_killed)
-        sbx_pool_publish(s, j->pool, j, &m->err);
+        sbx_pool_publish(s, j->pool, j);
 }
 
 void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m)
 {
     struct sbx_jb *j = sbx_job_find(s, m->job_id);
 
+    if (j && j->state == JOB_RUNNING && !j->is_killed)
+        j->deadline_ns = m->deadline_ns;
     if (!j || j->state != JOB_WAITING || !j->is_published)
         return;
     set_not_waiting(j);
@@ -295,7 +298,7 @@ void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
         j->cause = SBX_CAUSE_SIGNALED;
     if (!j->is_published && !j->is_killed) { /* died in set-up without a word */
         sbx_fail(&e, SBX_STAGE_FORK, 0, ECHILD);
-        fail_setup(s, j, &e);
+        fail_setup(j, &e);
     }
     /* A worker that cannot even wait must not be forked for ever. A short call that the
      * host never announced by START ends with status 0. */
@@ -330,7 +333,7 @@ uint64_t sbx_job_tick(struct sbx_sup *s, uint64_t now_ns)
         if (j->state == JOB_FORKING && j->setup_deadline_ns <= now_ns) {
             struct sbx_err e = {0};
             sbx_fail(&e, SBX_STAGE_FORK, 0, ETIMEDOUT);
-            fail_setup(s, j, &e);
+            fail_setup(j, &e);
             sbx_job_kill(j, SBX_CAUSE_TIMEOUT);
         }
         if (j->state == JOB_RUNNING && j->deadline_ns <= now_ns)

@@ -82,6 +82,7 @@ void sbx_pool_answered(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_r
 /* A fork right after START would take the CPU from the call that just began. A call
  * that finds the pool empty meanwhile says so (GROW) and does not wait for this. */
 static const uint64_t REFILL_DELAY_NS = 1000000;
+static const uint64_t RETRY_NS = 5000000;
 
 /* THE policy: how many sandboxes this pool should start now. Whatever a waiting call
  * asked for first (GROW); else as many as are missing. At most one fork is under way
@@ -119,13 +120,20 @@ void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t)
     sbx_job_fork(s, best);
 }
 
-void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+void sbx_pool_resume(struct sbx_sup *s, struct sbx_plc *p)
 {
     p->is_paused = 0;
     p->n_early_deaths = 0;
-    p->refill_ns = sbx_now_ns() + REFILL_DELAY_NS;
-    sbx_pool_refill(s, p->tmpl); /* others of this zygote may be due */
+    sbx_pool_refill(s, p->tmpl);
 }
+
+void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p)
+{
+    p->refill_ns = sbx_now_ns() + REFILL_DELAY_NS;
+    sbx_pool_resume(s, p); /* others of this zygote may be due */
+}
+
+static uint32_t publish_kept(struct sbx_sup *s, struct sbx_plc *p, uint32_t n);
 
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
 {
@@ -133,6 +141,12 @@ uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns)
 
     for (unsigned i = 0; i < SBX_MAX_POOLS; i++) {
         struct sbx_plc *p = &s->pools[i];
+        if (p->state == POOL_OPEN && p->retry_ns && p->retry_ns <= now_ns) {
+            p->retry_ns = 0;
+            publish_kept(s, p, UINT32_MAX);
+        }
+        if (p->state == POOL_OPEN && p->retry_ns && p->retry_ns < next)
+            next = p->retry_ns;
         if (p->state != POOL_OPEN || p->is_paused || p->n_waiting >= p->def.n_waiting)
             continue;
         if (p->refill_ns <= now_ns)
@@ -160,29 +174,41 @@ static unsigned n_unread(const struct sbx_sup *s)
     return n;
 }
 
-void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
-                      const struct sbx_err *e)
+void sbx_pool_refuse(struct sbx_plc *p, uint64_t job_id, const struct sbx_err *e)
+{
+    struct sbx_pub m = {.head = {.type = SBX_MSG_POOL},
+                        .pool_id = p->def.pool_id,
+                        .job_id = job_id,
+                        .err = *e};
+
+    /* If this does not fit, the host still sees its GROW unanswered and asks again. */
+    if (p->state != POOL_DROPPED)
+        (void)sbx_send(p->sock, &m, sizeof m, NULL, 0, NULL, 0, MSG_DONTWAIT);
+    if (p->n_owed)
+        p->n_owed--;
+    p->is_paused = 1;
+}
+
+void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j)
 {
     struct sbx_pub m = {.head = {.type = SBX_MSG_POOL},
                         .pool_id = p->def.pool_id,
                         .job_id = j->id,
-                        .version = j->version,
-                        .err = *e};
+                        .version = j->version};
     int fds[3] = {j->channel_fd, j->out_fd, j->err_fd};
 
-    if (!e->stage && !p->n_owed && n_unread(s) >= max_unread(s))
+    if (!p->n_owed && n_unread(s) >= max_unread(s))
         return;
-    int r = p->state == POOL_DROPPED ? -EPIPE
-                                     : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds,
-                                                e->stage ? 0 : 3, MSG_DONTWAIT);
+    int r = p->state == POOL_DROPPED
+                ? -EPIPE
+                : sbx_send(p->sock, &m, sizeof m, NULL, 0, fds, 3, MSG_DONTWAIT);
 
-    if (e->stage) { /* if even this does not fit, the host still sees its GROW
-                       unanswered and asks again */
-        p->is_paused = 1;
+    if (r == -EAGAIN) {
+        sbx_loop_rewatch(s, p->sock, EPOLLRDHUP | EPOLLOUT, EV_POOL, p->serial);
         return;
     }
-    if (r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS) {
-        sbx_loop_rewatch(s, p->sock, EPOLLRDHUP | EPOLLOUT, EV_POOL, p->serial);
+    if (r == -ETOOMANYREFS || r == -ENOBUFS) { /* EPOLLOUT would say "now" at once */
+        p->retry_ns = sbx_now_ns() + RETRY_NS;
         return;
     }
     if (p->n_owed)
@@ -195,37 +221,26 @@ void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
         sbx_job_kill(j, SBX_CAUSE_CANCELLED);
 }
 
-uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
+/* Publish up to `n` complete sandboxes of the pool that are kept here, until its queue
+ * is full. Returns how many of the `n` are not there. */
+static uint32_t publish_kept(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
 {
-    struct sbx_err none = {0};
-
-    p->n_owed += n;
     for (unsigned i = 0; i < s->max_job && n; i++) {
         struct sbx_jb *j = &s->jobs[i];
-        if (j->state == JOB_WAITING && j->pool == p && !j->is_published &&
-            !j->is_killed) {
-            n--;
-            sbx_pool_publish(s, p, j, &none);
-            if (!j->is_published)
-                break; /* the queue is full: EPOLLOUT goes on */
-        }
+        if (j->state != JOB_WAITING || j->pool != p || j->is_published || j->is_killed)
+            continue;
+        n--;
+        sbx_pool_publish(s, p, j);
+        if (!j->is_published)
+            break; /* the queue is full: EPOLLOUT goes on */
     }
     return n;
 }
 
-static void publish_rest(struct sbx_sup *s, struct sbx_plc *p)
+uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n)
 {
-    struct sbx_err none = {0};
-
-    sbx_loop_rewatch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
-    for (unsigned i = 0; i < s->max_job; i++) {
-        struct sbx_jb *j = &s->jobs[i];
-        if (j->state != JOB_WAITING || j->pool != p || j->is_published || j->is_killed)
-            continue;
-        sbx_pool_publish(s, p, j, &none);
-        if (!j->is_published)
-            return;
-    }
+    p->n_owed += n;
+    return publish_kept(s, p, n);
 }
 
 void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events)
@@ -237,10 +252,12 @@ void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events)
             p = &s->pools[i];
     if (!p)
         return;
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         sbx_pool_drop(s, p); /* nobody can take its sandboxes any more */
-    else if (events & EPOLLOUT)
-        publish_rest(s, p);
+    } else if (events & EPOLLOUT) {
+        sbx_loop_rewatch(s, p->sock, EPOLLRDHUP, EV_POOL, p->serial);
+        publish_kept(s, p, UINT32_MAX);
+    }
 }
 
 void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p)

@@ -11,8 +11,11 @@
  *   template.c  start zygotes, messages of zygotes, their death
  *   pool.c      pools, refill policy, publication of waiting sandboxes
  *   job.c       life of one job: fork .. ready .. start .. exit
- *   poll.c      limits that nothing else enforces: CPU time, memory without a cgroup,
- * OOM notify.c    seccomp listeners: record what was denied cgroup*.c   slots
+ *   poll.c      limits that nothing else enforces: CPU time, memory
+ *
+ *   notify.c    seccomp listeners: record what was denied
+ *
+ *   cgroup*.c   slots
  *
  * Ids: jobs, templates and pools are found by index; a serial in the id keeps stale
  * events and messages from meeting a later tenant of the slot.
@@ -68,6 +71,7 @@ struct sbx_plc {
     int snapshot_fd;
     uint64_t version;
     uint32_t n_extra;   /* asked for by GROW, not forked yet */
+    uint64_t retry_ns;  /* publish again then what could not be sent; 0 = nothing */
     uint64_t refill_ns; /* no refill before: the call that just started goes first */
     uint32_t n_jobs;    /* of any state: a dropped pool is freed with its last one */
     uint32_t n_waiting; /* forking or waiting */
@@ -168,15 +172,17 @@ void sbx_pool_drop(struct sbx_sup *s, struct sbx_plc *p);
 void sbx_pool_hung_up(struct sbx_sup *s, uint64_t serial, uint32_t events);
 /* Fork what the policy wants now, in every pool of the template. */
 void sbx_pool_refill(struct sbx_sup *s, struct sbx_tmpl *t);
+/* The host acts: what failed before counts no more. */
+void sbx_pool_resume(struct sbx_sup *s, struct sbx_plc *p);
 /* A job of the pool was started: one fewer waits. */
 void sbx_pool_started(struct sbx_sup *s, struct sbx_plc *p);
 uint64_t sbx_pool_tick(struct sbx_sup *s, uint64_t now_ns);
 /* A call waits: hand out up to `n` complete sandboxes that are kept here, and remember
  * the rest as owed. Returns how many must still be forked. */
 uint32_t sbx_pool_serve(struct sbx_sup *s, struct sbx_plc *p, uint32_t n);
-/* Tell the host about a complete (or failed: e) sandbox. */
-void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j,
-                      const struct sbx_err *e);
+/* Tell the host about a complete sandbox, or about one that could not be made. */
+void sbx_pool_publish(struct sbx_sup *s, struct sbx_plc *p, struct sbx_jb *j);
+void sbx_pool_refuse(struct sbx_plc *p, uint64_t job_id, const struct sbx_err *e);
 void sbx_pool_release(struct sbx_sup *s, struct sbx_plc *p); /* one job less */
 /* The zygote is dead: tell the host, forget. */
 void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p);

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("supervisor", "base", "child", "spawn", "reaper")
+SOURCES = ("supervisor", "base", "child", "job", "spawn", "reaper")
 NEVER = 2**64 - 1
 NO_MAP = 2**32 - 1
 
@@ -354,7 +354,7 @@ class Pool:
         pub = self.take()
         assert pub.err.stage == 0, pub.err
         words = b"".join(w.encode() + b"\0" for w in (*argv, *env))
-        body = struct.pack("=4I", len(argv), len(env), 0, 0) + words
+        body = struct.pack("=6IQ", len(argv), len(env), 0, 0, 0, 0, 0) + words
         channel = socket.socket(fileno=pub.fds[0])
         self.launcher.owned.append(channel)
         now = time.monotonic_ns()

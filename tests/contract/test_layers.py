@@ -17,22 +17,25 @@ LAYERS = {
     "A": "errors policy presets result",
     "B": "_codec _compile _core _explain _filter _host _receive _ship _tables",
     "C": "_job _runtime _supervisor _worker _zygote",
-    "D": "_decorator _executor _sandbox",
-    "E": "__init__ __main__ adapters audit cli gateway jupyter pytest_plugin workspace",
+    "D": "_decorator _executor _local _sandbox",
+    "E": "__init__ __main__ adapters audit cli gateway jupyter pytest_plugin testing workspace",
 }
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
-    "A": "_await _policy _remedies _site_keys _types _units",
-    "B": "_benign _blas _header _injob _nested _plan _preload _protect _transfer _watch _wire",
-    "C": "_arena _boxes _command _engine _exits _fast _outcome _pools _said _setup _swallowed "
-    "_traced",
-    "D": "_calls _describe _load _signature _traps _verbs",
+    "A": "_await _kept _kinds _policy _protected_names _remedies _site_keys _types _units",
+    "B": (
+        "_benign _blas _generator _header _hooks _injob _leftovers _lines _nested _plan _preload "
+        "_protect _pythons _report _transfer _watch _wire"
+    ),
+    "C": "_arena _boxes _command _engine _exits _fast _gate _mirror _notes _notices _noting "
+    "_outcome _output _pools _prepare _said _setup _stream _swallowed _traced",
+    "D": "_calls _describe _futures _load _signature _traps _verbs _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 
 FOLDERS = {
-    "base": 0, "plan": 1, "child": 2, "spawn": 3, "reaper": 3, "supervisor": 3, "gateway": 3,
-    "py": 4,
+    "base": 0, "plan": 1, "child": 2, "spawn": 3, "job": 3, "reaper": 3, "supervisor": 3,
+    "gateway": 3, "py": 4,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentsbx import _filter, _header, _plan, _tables, _wire, errors
+from agentsbx import _filter, _header, _leftovers, _plan, _tables, _wire, errors
 from contract.tree import CSRC, need_checkout
 
 HEADERS = ("base/wire.h", "base/call.h", "base/err.h", "plan/plan.h", "plan/filter.h")
@@ -65,8 +65,10 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
         ),
     ),
     "denied": (_wire.DENIED, "sbx_denied", "nr count args[0] args[1] args[2] args[3]"),
-    "exec": (_wire.EXEC, "sbx_exec", "n_argv n_env fd_mask is_traced"),
+    "exec": (_wire.EXEC, "sbx_exec", "n_argv n_env fd_mask is_traced n_keep pad keep_bytes"),
     "denial": (_wire.DENIAL, "sbx_denial", "nr err creates"),
+    "files": (_wire.FILES, "sbx_files", "n_records flags n_more more_bytes"),
+    "left_file": (_wire.LEFT_FILE, "sbx_left_file", "size n_name place kind why"),
     "plan": (
         _plan._HEAD,
         "sbx_plan",
@@ -80,12 +82,16 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
     "cmp": (_filter._CMP, "sbx_cmp", "arg op mask value"),
     "err": (errors._RECORD, "sbx_err", "stage op err detail"),
 }
-OPEN_ENDED = {"exit", "rule", "denial"}  # an array follows
+OPEN_ENDED = {"exit", "rule", "denial", "files"}  # an array follows
 
 ENUMS: dict[str, tuple[Any, str]] = {
     "sbx_msg_type": (_wire.Msg, "SBX_MSG_"),
     "sbx_frame_kind": (_wire.Frame, "SBX_FRAME_"),
     "sbx_cause": (_wire.Cause, "SBX_CAUSE_"),
+    "sbx_files_flags": (_leftovers.Flag, "SBX_FILES_"),
+    "sbx_place": (_leftovers.Place, "SBX_PLACE_"),
+    "sbx_left_kind": (_leftovers.LeftKind, "SBX_LEFT_"),
+    "sbx_left_why": (_leftovers.Why, "SBX_WHY_"),
     "sbx_op_kind": (_plan.Op, "SBX_OP_"),
     "sbx_op_flags": (_plan.Flag, "SBX_F_"),
     "sbx_plan_flags": (_plan.PlanFlag, "SBX_PLAN_"),
@@ -97,6 +103,10 @@ NUMBERS = {
     "SBX_FRAME_INLINE": _wire.FRAME_INLINE,
     "SBX_FRAME_MAX_BUFFERS": _header.MAX_BUFFERS,
     "SBX_BUFFER_ALIGN": _wire.BUFFER_ALIGN,
+    "SBX_MAX_KEPT": _wire.MAX_KEPT,
+    "SBX_MAX_LISTED": _wire.MAX_LISTED,
+    "SBX_MAX_NAME": _wire.MAX_NAME,
+    "SBX_FILES_INLINE": _wire.FILES_INLINE,
     "SBX_PLAN_MAGIC": _plan.MAGIC,
     "SBX_PLAN_TEMPLATE": _plan.TEMPLATE,
     "SBX_PLAN_JOB": _plan.JOB,

@@ -224,6 +224,7 @@ def hostile(how: str, marker: str) -> str:
     elif how == "closed standard output":
         os.close(1)
         os.close(2)
+        channel.close()
         return "fine"
     elif how == "nothing, exit 3":
         os._exit(3)

@@ -296,9 +296,15 @@ def test_both_ways_give_the_same(
     until_quick(ways, lambda: call("nothing", place))
     settle(call)
     before = len(os.listdir("/proc/self/fd"))
-    quick = outcome(lambda: call(what, place))
-    assert ways == ["quick" if what == "nothing" else "begun"]
-    printed = capsys.readouterr()
+    expected = ["quick" if what in ("nothing", "print") else "begun"]
+    for _ in range(5):  # on a busy machine an answer may come later than the quick way waits
+        ways.clear()
+        quick = outcome(lambda: call(what, place))
+        printed = capsys.readouterr()
+        if ways == expected:
+            break
+        settle(call)
+    assert ways == expected
     general = outcome(lambda: call.run(what, place).unwrap())
     assert quick == general
     assert printed == capsys.readouterr()

@@ -60,7 +60,7 @@ def test_the_rule_that_is_told_allows_the_call(secret: Path) -> None:
         ("cd /usr && mkdir new", "write", "/usr/new"),
         ("rm -f /usr/bin/env", "write", "/usr/bin/env"),
         ("ln -s x /etc/new", "write", "/etc/new"),
-        ("mv /usr/bin/env /usr/bin/new", "write", "/usr/bin/env"),
+        ("mv /usr/bin/env /usr/bin/new", "write", "/usr/bin/new"),
         ("head -c 3000000 /dev/zero > $TMPDIR/f", "write", "/sandbox/tmp/f"),
     ],
 )

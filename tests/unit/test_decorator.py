@@ -7,13 +7,13 @@ import contextvars
 import functools
 import inspect
 import os
+import pydoc
 import subprocess
 import sys
 import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ import pytest
 import agentsbx
 from agentsbx import Policy, PolicyError, Result, _injob, _load, _nested, sandbox
 from agentsbx._decorator import is_wrapper
+from agentsbx._kinds import Kind
 
 if TYPE_CHECKING:
     from nowhere import Unknown
@@ -40,11 +41,11 @@ class Cancel:
 class CallSite:
     quick = None
 
-    def __init__(self, fn: Any, policy: Policy, *, is_async: bool, name: str, **options: Any):
-        self.fn, self.policy, self.is_async, self.name, self.options = (
+    def __init__(self, fn: Any, policy: Policy, *, kind: Kind, name: str, **options: Any):
+        self.fn, self.policy, self.kind, self.name, self.options = (
             fn,
             policy,
-            is_async,
+            kind,
             name,
             options,
         )
@@ -79,7 +80,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
             return Result(error=TimeoutError("cancelled"))
         try:
             value = site.fn(*args, **kwargs)
-            return Result(value=asyncio.run(value) if site.is_async else value)
+            return Result(value=asyncio.run(value) if site.kind.is_async else value)
         except Exception as error:
             return Result(error=error.with_traceback(None))
 
@@ -88,6 +89,39 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setitem(_load._loaded, "_runtime", module)
     monkeypatch.setattr(agentsbx, "_runtime", module, raising=False)
     return fake
+
+
+def test_completion_and_help_show_function_and_verbs_as_they_are_called() -> None:
+    class Tool:
+        @sandbox
+        def method(self, x: int, *, y: str = "") -> float:
+            """Say something."""
+            return float(x)
+
+        @classmethod
+        @sandbox
+        async def klass(cls, x: int) -> float:
+            """Say more."""
+            return float(x)
+
+    for found, shown in (
+        (Tool.method, "(self, x: int, *, y: str = '') -> float"),
+        (Tool().method, "(x: int, *, y: str = '') -> float"),
+        (Tool.method.run, "(self, x: int, *, y: str = '') -> 'Result'"),
+        (Tool.method.run.aio, "(self, x: int, *, y: str = '') -> 'Result'"),
+        (Tool().method.aio, "(self, x: int, *, y: str = '') -> float"),
+        (Tool.klass, "(x: int) -> float"),
+        (Tool.klass.run, "(cls, x: int) -> 'Result'"),
+    ):
+        assert str(inspect.signature(found)) == shown
+        assert inspect.getdoc(found)
+    text = pydoc.plain(pydoc.render_doc(Tool))
+    assert "method(self, x: int, *, y: str = '') -> float\n |      Say something." in text
+    assert "Say more." in text
+    assert "@sandbox" in inspect.getsource(Tool.method)
+    assert Tool.method.options.__doc__
+    assert Tool.method.explain.__doc__
+    assert Tool.method.explain.__qualname__.endswith("Tool.method.explain")
 
 
 def test_wrapper_is_a_function_with_the_signature_and_the_annotations_evaluated() -> None:
@@ -141,15 +175,6 @@ def test_wrong_use_says_what_was_meant() -> None:
     with pytest.raises(TypeError, match="not both"):
         sandbox(len, memory=3)  # type: ignore[call-overload]
 
-    def generator() -> Iterator[int]:
-        yield 1
-
-    async def agenerator() -> Any:
-        yield 1
-
-    for fn in (generator, agenerator, functools.partial(generator)):
-        with pytest.raises(TypeError, match="not yet supported in this version"):
-            sandbox(fn)
     with pytest.raises(TypeError, match="below @property"):
         sandbox(property(lambda self: 1))  # type: ignore[arg-type, call-overload]
 

@@ -16,6 +16,7 @@ ONE_OF_EACH = [
     errors.AgentsbxError("x", stage="userns", errno=1, hint="do y"),
     errors.PolicyError("x", file="p.toml", line=3, column=4, path="limits.memory", hint="y"),
     errors.SandboxUnavailable("x", missing=["a", "b"], stage="proc", errno=1),
+    errors.SandboxBusy("x", missing=["a place"]),
     errors.SerializationError("x", where="global 'client'.pool._lock"),
     errors.SandboxViolation(violation=VIOLATION, errno=13),
     errors.SandboxTimeout("x", hint='timeout="60s"'),

@@ -60,12 +60,12 @@ def test_a_very_long_list_of_names_is_cut():
 
 
 def test_calls_and_snapshots_come_back():
-    setup = Setup({"A": "1"}, ["prog"], None, 4, b"policy", 5, 6)
+    setup = Setup({"A": "1"}, ["prog"], None, 4, b"policy", 5, 6, (None, True, False), watches=True)
     snapshot = _header.pack_snapshot(setup, b"blob", [1, 2])
     assert _header.unpack(snapshot) == (tuple(setup), b"blob", [1, 2])
     assert type(_header.unpack(snapshot)[0]) is tuple, "a job does not know the host's classes"
-    call = _header.pack_call(snapshot, b"args", [3], is_async=True, seed=7)
-    assert _header.unpack(memoryview(call)) == (snapshot, b"args", [3], True, 7)
-    bare = _header.pack_call(None, b"", [], is_async=False, seed=None)
-    assert _header.unpack(bare) == (None, b"", [], False, None)
+    call = _header.pack_call(snapshot, b"args", [3], kind=1, seed=7, keep=b"*\0")
+    assert _header.unpack(memoryview(call)) == (snapshot, b"args", [3], 1, 7, b"*\0")
+    bare = _header.pack_call(None, b"", [], kind=0, seed=None)
+    assert _header.unpack(bare) == (None, b"", [], 0, None, None)
     assert _header.unpack(_header.pack_module(b"x", [])) == (b"x", [])

@@ -49,7 +49,7 @@ def test_mounts_do_not_lie_in_each_other():
     ],
 )
 def test_only_the_topmost_paths_are_kept(paths, left):
-    assert _host._minimal(paths) == left
+    assert _host.minimal(paths) == left
 
 
 @pytest.mark.parametrize("executable", ["", "python3", "/no/such/python", "/bin/sh"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import pickle
+import sys
+import types
 from typing import Any
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsbx import _policy_rules
+from agentsbx import _policy_code, _policy_rules
 from agentsbx.errors import PolicyError
 from agentsbx.policy import Grant, Limits, Policy, policy_schema, split_keywords
 
@@ -56,6 +58,9 @@ def test_a_bare_text_or_path_is_a_list_of_one() -> None:
     assert new(env="LANG").env == ("LANG",)
     assert new(net="a.example:1").net == ("a.example:1",)
     assert new(preload="numpy").preload == ("numpy",)
+    assert new(python="/venv/").python == "/venv"
+    assert new(packages=["/b", "/a", "/b"]).packages == ("/b", "/a"), "the order of searching"
+    assert new(packages="/b").extend(packages=[]).packages == ()
 
 
 def test_relative_paths_resolve_against_the_working_directory_now(
@@ -129,6 +134,10 @@ def test_order_and_repetition_do_not_matter() -> None:
         ({"profile": "strict", "syscalls": ["execve"]}, "contradicts"),
         ({"syscalls": ["MOUNT!"]}, "not the name of a system call"),
         ({"preload": ["numpy as np"]}, "not the name of a module"),
+        ({"python": 3}, "python: 3 is not a path"),
+        ({"python": "$VENV"}, "variables are not expanded"),
+        ({"packages": "/proc/x"}, "/proc/x cannot be granted"),
+        ({"venv": "/v"}, "write python="),
     ],
 )
 def test_wrong_keywords_say_what_to_write(keywords: dict[str, Any], words: str) -> None:
@@ -198,6 +207,8 @@ WIDE = new(
         ({"profile": "build"}, "profile build, not python"),
         ({"syscalls": ["mlock", "mbind"]}, "syscalls mbind"),
         ({"on_missing": "weaken"}, "weakening"),
+        ({"python": "/venv"}, "the interpreter /venv, not this program's interpreter"),
+        ({"packages": ["/libs"]}, "packages /libs"),
     ],
 )
 def test_wider_is_named_and_refused_by_narrow(keywords: dict[str, Any], words: str) -> None:
@@ -252,26 +263,80 @@ def test_contains_is_an_order_and_agrees_with_allows(a: Policy, b: Policy, c: Po
     assert a.contains(b) is agree
 
 
+def test_only_absolute_interpreters_and_packages() -> None:
+    for keywords in ({"python": "venv"}, {"packages": ("libs",)}):
+        with pytest.raises(PolicyError, match="not an absolute path"):
+            Policy(**keywords)
+
+
+def test_a_tool_may_be_given_fewer_libraries() -> None:
+    both = new(packages=["/a", "/b"])
+    assert both.narrow(packages="/b").packages == ("/b",)
+    with pytest.raises(PolicyError, match="packages /c"):
+        both.narrow(packages="/c")
+
+
 # -- writing where code lies --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("grant", ["/srv/app", "/srv", "/venv/lib/x"])
 def test_writing_over_the_hosts_code_needs_a_word(grant: str) -> None:
     with pytest.raises(PolicyError, match=r"code=True"):
-        _policy_rules.refuse_code_writes(new(write=grant), ["/srv/app"], ["/venv"])
+        _policy_code.refuse_code_writes(new(write=grant), ["/srv/app"], ["/venv"])
     allowed = new(write=Grant(grant, code=True))
-    _policy_rules.refuse_code_writes(allowed, ["/srv/app"], ["/venv"])
+    _policy_code.refuse_code_writes(allowed, ["/srv/app"], ["/venv"])
 
 
 def test_writing_elsewhere_needs_none(tmp_path: pathlib.Path) -> None:
-    _policy_rules.refuse_code_writes(new(write="/srv/app/out"), ["/srv/app"], ["/venv"])
-    _policy_rules.refuse_code_writes(new(write=tmp_path / "out"))
+    _policy_code.refuse_code_writes(new(write="/srv/app/out"), ["/srv/app"], ["/venv"])
+    _policy_code.refuse_code_writes(new(write=tmp_path / "out"))
 
 
 def test_writing_over_the_policy_file_needs_a_word() -> None:
     policy = msgspec.structs.replace(new(write="/srv/conf"), origin="/srv/conf/p.toml")
-    with pytest.raises(PolicyError, match="policy file itself"):
-        _policy_rules.refuse_code_writes(policy, [], [])
+    with pytest.raises(PolicyError, match="holds the policy file"):
+        _policy_code.refuse_code_writes(policy, [], [])
+
+
+def test_every_policy_file_that_was_read_is_held(tmp_path: pathlib.Path) -> None:
+    """A job that may rewrite the base of another tool's policy widens it for the next run."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "b.toml").write_text("")
+    (tmp_path / "top.toml").write_text('extends = "base/b.toml"\n')
+    Policy.from_file(tmp_path / "top.toml")
+    with pytest.raises(PolicyError, match=r"holds the policy file .*b\.toml"):
+        _policy_code.refuse_code_writes(new(write=tmp_path / "base"))
+
+
+def test_links_lead_to_the_same_code(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(PolicyError, match="imports its code"):
+        _policy_code.refuse_code_writes(new(write=tmp_path / "target"), [str(tmp_path / "link")])
+    grant = new(write=Grant(str(tmp_path / "link"), follow=True))
+    real = {str(tmp_path / "link"): str(tmp_path / "target")}
+    with pytest.raises(PolicyError, match="imports its code"):
+        _policy_code.refuse_code_writes(grant, [str(tmp_path / "target")], real=real)
+
+
+def test_inside_installed_packages_and_the_stdlib_no_folder_is_free(tmp_path: pathlib.Path) -> None:
+    site = tmp_path / "lib" / "site-packages"
+    for grant in (site / "numpy", os.path.join(os.path.dirname(os.__file__), "json")):
+        with pytest.raises(PolicyError, match="Python environment"):
+            _policy_code.refuse_code_writes(new(write=grant), [str(site), b"/srv", None])
+
+
+def test_code_that_is_loaded_from_elsewhere_is_held(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the finders of editable installs do it: the folder is not on `sys.path`."""
+    (tmp_path / "mod.py").write_text("")
+    module = types.ModuleType("editable_mod")
+    module.__file__ = str(tmp_path / "mod.py")
+    monkeypatch.setitem(sys.modules, "editable_mod", module)
+    with pytest.raises(PolicyError, match=r"has loaded .*mod\.py"):
+        _policy_code.refuse_code_writes(new(write=tmp_path))
+    _policy_code.refuse_code_writes(new(write=tmp_path / "data"))
 
 
 # -- schema -------------------------------------------------------------------------------------

@@ -174,6 +174,8 @@ def test_written_policy_reads_back(tmp_path: pathlib.Path) -> None:
         net=["*.b.c:1-2"],
         syscalls="mlock",
         preload="numpy",
+        python="/srv/venv",
+        packages=["/srv/b", "/srv/a"],
         strict=True,
         reveal=False,
         on_violation="record",
@@ -188,6 +190,17 @@ def test_written_policy_reads_back(tmp_path: pathlib.Path) -> None:
     assert back.to_toml() == policy.to_toml()
     assert back.limits == policy.limits
     assert (back.read, back.write, back.env) == (policy.read, policy.write, policy.env)
+    assert (back.python, back.packages) == (policy.python, policy.packages)
+
+
+def test_folders_of_a_file_are_searched_before_those_of_the_one_it_extends(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "base.toml").write_text('python = "venv"\npackages = ["a", "b"]\n')
+    (tmp_path / "p.toml").write_text('extends = "./base.toml"\npackages = "c"\n')
+    policy = Policy.from_file(tmp_path / "p.toml")
+    assert policy.packages == tuple(str(tmp_path / name) for name in "cab")
+    assert policy.python == str(tmp_path / "venv")
 
 
 @given(st.text(max_size=200))

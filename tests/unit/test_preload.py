@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import functools
 import json
+import os
 import pickle
 
 import pytest
@@ -149,3 +150,25 @@ def test_guess_leaves_project_code_and_the_unknown_out():
 @pytest.mark.parametrize("fn", [len, None, functools.partial(uses_json), object()])
 def test_guess_of_anything(fn):
     assert _preload.guess(fn).packages == frozenset()
+
+
+def test_of_libraries_that_lie_elsewhere_only_the_hosts_own_files_are_imported_ahead(tmp_path):
+    import pluggy
+
+    def tool():
+        import pluggy
+
+        return pluggy
+
+    site = os.path.dirname(os.path.dirname(pluggy.__file__))
+    other = tmp_path / "other"
+    (other / "pluggy").mkdir(parents=True)
+    (other / "pluggy" / "__init__.py").write_text("")
+
+    def packages(*folders, explicit=()):
+        return _preload.wanted(tool, [], explicit, has_env=False, folders=folders).packages
+
+    assert _preload.wanted(tool, [], (), has_env=False).packages == {"pluggy"}
+    assert packages(site) == {"pluggy"}
+    assert packages(str(other), site) == packages(str(other)) == packages() == frozenset()
+    assert packages(explicit=["pluggy"]) == {"pluggy"}

@@ -8,7 +8,7 @@ import io
 from collections import Counter, defaultdict
 
 import agentsbx
-from agentsbx import Result, sandbox
+from agentsbx import Grant, Result, sandbox
 
 
 @sandbox(read=["elements.csv"])
@@ -37,9 +37,9 @@ def run_python(source: str) -> str:
     return printed.getvalue()
 
 
-@sandbox(write=["."], timeout="10s")
+@sandbox(write=[Grant(".", code=True)], timeout="10s")
 def edit_project(source: str) -> str:
-    """Run a program that may change this project."""
+    """Run a program that may change this project, the code of these tools included."""
     exec(compile(source, "<model>", "exec"), {"__name__": "__main__"})
     return "done"
 
