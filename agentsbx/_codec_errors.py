@@ -18,7 +18,7 @@ from agentsbx._codec_decode import guarded, open_table
 from agentsbx._codec_encode import encode_table
 from agentsbx._codec_instances import instance_state
 from agentsbx._codec_table import SAFE, SAFE_STDLIB
-from agentsbx._codec_wire import DEFAULT, Bad, CodecLimits, Ref, Tag, clean_name
+from agentsbx._codec_wire import DEFAULT, Bad, CodecLimits, Ref, Tag, clean_name, disclaim
 from agentsbx.errors import AgentsbxError, RemoteError
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def _build_exception(builder: Builder, i: int, row: list[Any]) -> Any:
             args_repr=escape(shown),
         )
     for note in notes:
-        BaseException.add_note(made, escape(note[:MAX_MESSAGE]))
+        BaseException.add_note(made, disclaim(escape(note[:MAX_MESSAGE])))
     made.__context__ = context
     made.__cause__ = cause
     made.__suppress_context__ = row[12]

@@ -72,6 +72,7 @@ _SPAWN_CALLS = frozenset(
 )
 _NET_SOURCE = ("socket", ".connect(", "create_connection", "getaddrinfo")
 _SPAWN_SOURCE = ("fork", "spawn", "Popen(", "subprocess.", "os.exec", "os.system(")
+_INTERPRETERS = ("python", "pypy", "ruby", "node", "perl", "java", "Rscript", "julia", "php")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/boot")
 _KERNEL = ("/proc", "/sys", "/dev")
 
@@ -189,6 +190,10 @@ def _path_oserror(
     if path is None:
         return None
     if errno == _errno.ENOENT:
+        if _kind(context)[1] and _place_of(path) != os.path.dirname(path):
+            found = _interpreter(path, policy, host_exists)
+            if found is not None:
+                return found
         return _hidden(path, policy, host_exists, context.private, creates=context.creates)
     if errno == _errno.EROFS:
         return _read_only(path, policy, context.cwd)
@@ -294,11 +299,32 @@ def _program(name: str, policy: Policy, context: Context) -> Violation | None:
         return None
     if allows(policy, found) != "nothing" or is_below(found, "/usr"):
         what = f"the program {quote(name)} is not in the sandbox's PATH"
-        rule = 'env=["PATH"]'
+        rule = "env=['PATH']"
     else:
         what = f"the program {quote(name)} is {quote(found)} on the host; the policy hides it"
-        rule = path_rule("read", os.path.dirname(found))
+        rule = path_rule("read", _place_of(found))
     return violation("execute", name, "mount", what, rule=rule)
+
+
+def _interpreter(
+    path: str, policy: Policy, host_exists: Callable[[str], bool] | None
+) -> Violation | None:
+    """An interpreter by its path: it needs its library beside it."""
+    prefix = _place_of(path)
+    if prefix in ("/", "/usr", os.path.expanduser("~")):
+        return None
+    if _hidden(path, policy, host_exists, creates=False) is None:
+        return None
+    what = f"the interpreter {quote(path)} exists on the host; the policy hides it and its library"
+    return violation("execute", path, "mount", what, rule=path_rule("read", prefix))
+
+
+def _place_of(program: str) -> str:
+    """The folder that a program needs: its own, or for an interpreter the prefix around it."""
+    folder, name = os.path.split(program)
+    if os.path.basename(folder) == "bin" and name.startswith(_INTERPRETERS):
+        return os.path.dirname(folder)
+    return folder
 
 
 def _spawn(policy: Policy, program: str) -> Violation:
@@ -311,6 +337,9 @@ def _spawn(policy: Policy, program: str) -> Violation:
 
 
 def _net(policy: Policy, context: Context) -> Violation:
+    if context.calling == "socketpair" and policy.profile == "strict":
+        what = "a pair of sockets, as asyncio needs it, is denied: profile 'strict' has none"
+        return violation("syscall", "socketpair", "seccomp", what, rule="profile='python'")
     peer = context.peer
     rule = f"net=[{peer!r}]" if peer else "net=['host:port']"
     to = f" to {quote(peer, 80)}" if peer else ""

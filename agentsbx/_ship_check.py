@@ -123,8 +123,8 @@ def is_random(value: Any) -> bool:
 _warned: set[tuple[str, ...]] = set()
 
 
-def warn_capture(fn: Any, name: str, message: str, *, stacklevel: int = 4) -> None:
-    """Warn once per function and capture."""
+def warn_capture(fn: Any, name: str, message: str) -> None:
+    """Warn once per function and capture, at the function."""
     code = getattr(fn, "__code__", None)
     place = (getattr(code, "co_filename", ""), str(getattr(code, "co_firstlineno", "")))
     key = (getattr(fn, "__module__", "") or "", getattr(fn, "__qualname__", ""), *place, name)
@@ -133,7 +133,8 @@ def warn_capture(fn: Any, name: str, message: str, *, stacklevel: int = 4) -> No
     if len(_warned) > 10_000:
         _warned.clear()
     _warned.add(key)
-    warnings.warn(message, CaptureWarning, stacklevel=stacklevel)
+    where = getattr(code, "co_filename", "agentsbx"), getattr(code, "co_firstlineno", 1)
+    warnings.warn_explicit(message, CaptureWarning, *where)
 
 
 # -- paths ----------------------------------------------------------------------------------------

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from agentsbx import _explain
 from agentsbx._explain import Context
-from agentsbx.errors import JobDied, LimitExceeded, MemoryLimitExceeded, SandboxTimeout
+from agentsbx.errors import (
+    JobDied,
+    LimitExceeded,
+    MemoryLimitExceeded,
+    PolicyError,
+    SandboxTimeout,
+)
 from agentsbx.policy import Policy
 from agentsbx.result import Exit, Limit, Usage, Violation
 
@@ -148,6 +154,36 @@ def test_program_that_the_policy_hides() -> None:
 
 
 # -- network and processes ----------------------------------------------------------------------
+
+
+def test_interpreter_by_its_path_needs_its_library_too() -> None:
+    context = Context(calling="_execute_child")
+    found = _explain.explain_oserror(
+        "FileNotFoundError", errno.ENOENT, "/opt/py/bin/python3.9", None, POLICY,
+        {"/opt/py/bin/python3.9"}.__contains__, context=context,
+    )  # fmt: skip
+    assert said(found) == (
+        "the interpreter '/opt/py/bin/python3.9' exists on the host; the policy hides it and its "
+        "library; allow it with read=['/opt/py']"
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/proc/kallsyms", "/sys/class", "/dev/sda"])
+def test_no_rule_is_named_that_the_policy_refuses(path: str) -> None:
+    found = _explain.explain_oserror("OSError", errno.ENOENT, path, None, POLICY, lambda p: True)
+    assert found is not None
+    assert found.rule is None
+    with pytest.raises(PolicyError):
+        Policy.from_keywords(read=[path])
+
+
+def test_a_pair_of_sockets_under_the_strict_profile() -> None:
+    context = Context(calling="socketpair")
+    found = oserror(errno.EPERM, policy=POLICY.extend(profile="strict"), context=context)
+    assert said(found) == (
+        "a pair of sockets, as asyncio needs it, is denied: profile 'strict' has none; "
+        "allow it with profile='python'"
+    )
 
 
 def test_connection_without_network() -> None:
@@ -317,7 +353,10 @@ def test_killed_job() -> None:
     error = _explain.explain_exit(Exit(signal=11, cause="signaled"), TABLE, USED)
     assert isinstance(error, JobDied)
     assert (str(error), error.signal) == (
-        "the job crashed (invalid memory access): SIGSEGV",
+        (
+            "the job crashed (invalid memory access): SIGSEGV; "
+            "no rule did this, native code did; Result.stderr_text may say more"
+        ),
         11,
     )
 
