@@ -262,7 +262,9 @@ def decode_exception(
         if isinstance(made, RemoteError):
             _say_how_to_know(made, builder)
         text = builder.text(builder.rows[0][5], 2 * MAX_TRACEBACK)
-        _hang(made, RemoteTraceback(escape(text)))
+        from agentsbx._codec_sources import with_sources
+
+        _hang(made, RemoteTraceback(with_sources(escape(text))))
         return made
 
     made: BaseException = guarded(build)

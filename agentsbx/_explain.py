@@ -17,6 +17,7 @@ import msgspec
 from agentsbx._explain_limits import explain_exit, explain_limit, explain_thread, limit_table
 from agentsbx._explain_policy import explain_policy
 from agentsbx._explain_syscalls import explain_denied_syscall
+from agentsbx._explain_variables import explain_keyerror, explain_named_variable
 from agentsbx._explain_words import limit_violation, more, path_rule, quote, say, violation
 from agentsbx._policy_rules import allows, is_below
 from agentsbx.result import Violation, format_limit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "explain_database",
     "explain_denied_syscall",
     "explain_exit",
     "explain_keyerror",
@@ -48,7 +50,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     `cwd` resolves relative names; `creates` is false where the call is known to make no new file;
     `private` are the job's own writable places; `calling` is the innermost function of the
     traceback (`"connect"`, `"_execute_child"`), `source` its line (`os.fork()`), `peer` the
-    `host:port` of a network call. `host_readable` and `host_which` look things up on the host.
+    `host:port` of a network call. `host_readable`, `host_exists` and `host_which` look things up on
+    the host; `holds_code` tells whether a write grant over a path is refused for the code there.
     """
 
     cwd: str | None = None
@@ -58,6 +61,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     peer: str | None = None
     creates: bool = True
     host_readable: Callable[[str], bool] | None = None
+    host_exists: Callable[[str], bool] | None = None
+    holds_code: Callable[[str], bool] | None = None
     host_which: Callable[[str], str | None] | None = None
 
 
@@ -165,6 +170,27 @@ def unnamed_write(policy: Policy, cwd: str | None, what: str = "a write") -> Vio
     return violation("write", cwd, "mount", what, rule=rule, todo=todo)
 
 
+_CONNECT = re.compile(r"""connect\(\s*r?(?P<quote>['"])(?P<name>[^'"]{1,255})(?P=quote)""")
+
+
+def explain_database(
+    policy: Policy, cwd: str, source: str | None, host_exists: Callable[[str], bool]
+) -> Violation:
+    """Explain that SQLite could not open a database; it does not say which.
+
+    The source line may: `sqlite3.connect("shop.db")`.
+    """
+    said = _CONNECT.search(source or "")
+    path = _absolute(said["name"], Context(cwd=cwd)) if said else None
+    found = _hidden(path, policy, host_exists, creates=False) if path is not None else None
+    if path is None or found is None:
+        return unnamed_write(policy, cwd, "opening or changing a database")
+    rule = path_rule("read", path)
+    what = f"the database {quote(path)} exists on the host, but the policy hides it"
+    todo = f"to read it say {rule}, to change it write=[...] for its folder"
+    return violation("read", path, "mount", what, rule=rule, todo=todo)
+
+
 def _written(names: Sequence[str], policy: Policy, context: Context) -> list[str]:
     """Of two names those that the job may not write, the one that it would have made first."""
     found = []
@@ -196,12 +222,12 @@ def _path_oserror(
                 return found
         return _hidden(path, policy, host_exists, context.private, creates=context.creates)
     if errno == _errno.EROFS:
-        return _read_only(path, policy, context.cwd)
+        return _read_only(path, policy, context)
     granted = any(is_below(path, g.path) for g in (*policy.read, *policy.write))
     if not granted and any(is_below(path, place) for place in context.private):
         return None
     if errno == _errno.EXDEV and allows(policy, path) != "write":
-        return _read_only(path, policy, context.cwd)
+        return _read_only(path, policy, context)
     if errno not in (_errno.EACCES, _errno.EPERM):
         return None
     if not granted and os.path.dirname(path) == "/tmp" and "/tmp" not in context.private:
@@ -215,8 +241,8 @@ def _path_oserror(
     if level == "write" or (level == "read" and readable is not None and not readable(path)):
         return None
     if level == "read":
-        return _read_only(path, policy, context.cwd)
-    return _hidden(path, policy, host_exists) or _read_only(path, policy, context.cwd)
+        return _read_only(path, policy, context)
+    return _hidden(path, policy, host_exists) or _read_only(path, policy, context)
 
 
 def _hidden(
@@ -259,8 +285,8 @@ def _no_grant(path: str) -> Violation:
     return violation("read", path, "mount", what, todo="no rule allows it")
 
 
-def _read_only(path: str, policy: Policy, cwd: str | None) -> Violation:
-    parent = path if path == cwd else os.path.dirname(path)
+def _read_only(path: str, policy: Policy, context: Context) -> Violation:
+    parent = path if path == context.cwd else os.path.dirname(path)
     if any(grant.path == path for grant in policy.write):
         rule = path_rule("write", parent)
         what = f"removing or replacing {quote(path)} is denied: it is granted, but not its folder"
@@ -274,11 +300,28 @@ def _read_only(path: str, policy: Policy, cwd: str | None) -> Violation:
     if parent == "/" or any(is_below(path, place) for place in (*_SYSTEM, *_KERNEL)):
         what = f"writing {quote(path)} is denied: system folders are read-only in a sandbox"
         return violation("write", path, "mount", what, todo="write below $TMPDIR or $HOME")
+    if context.holds_code is not None and context.holds_code(parent):
+        return _beside_code(path, parent, context)
     rule = path_rule("write", parent)
     granted = "grants only reading there" if allows(policy, path) == "read" else "does not grant it"
     what = f"writing {quote(path)} is denied: the policy {granted}"
     todo = f"allow it with {rule}, or write below $TMPDIR"
     return violation("write", path, "mount", what, rule=rule, todo=todo)
+
+
+def _beside_code(path: str, parent: str, context: Context) -> Violation:
+    """A write in a folder that no plain grant may cover, since the host imports code from it."""
+    what = f"writing {quote(path)} is denied: the policy does not grant it"
+    elsewhere = "or write below $TMPDIR"
+    makes_folder = context.calling in ("mkdir", "makedirs")
+    if makes_folder or (context.host_exists is not None and context.host_exists(path)):
+        rule = path_rule("write", path)
+        make = "make that folder beforehand and " if makes_folder else ""
+        todo = f"{make}allow it with {rule}, {elsewhere}"
+        return violation("write", path, "mount", what, rule=rule, todo=todo)
+    rule = path_rule("write", os.path.join(parent, "out"))
+    todo = f"write into a folder without code and allow that with {rule}, {elsewhere}"
+    return violation("write", path, "mount", what, todo=todo)
 
 
 def explain_permission(filename: object, policy: Policy, *, cwd: str | None = None) -> str | None:
@@ -372,42 +415,3 @@ def _limit_oserror(
     rule = more("disk", limits.disk)
     todo = f"allow more with {rule} (many small files: inodes=), or remove files in $TMPDIR"
     return violation("write", target, "limit", what, rule=rule, todo=todo)
-
-
-def explain_keyerror(
-    name: object, policy: Policy, host_has: Callable[[str], bool]
-) -> Violation | None:
-    """Explain a `KeyError` for an environment variable that the host has and the policy hides."""
-    if isinstance(name, bytes):
-        name = os.fsdecode(name)
-    if not isinstance(name, str) or not name.isidentifier():
-        return None
-    return _hidden_variable(name, policy, host_has)
-
-
-_MAX_MESSAGE = 2000  # characters that are looked through for names
-_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b")
-
-
-def explain_named_variable(
-    message: str, policy: Policy, host_has: Callable[[str], bool]
-) -> Violation | None:
-    """Explain an exception whose text names a variable that the host has and the policy hides.
-
-    Libraries that miss a key say so in words of their own ("set the OPENAI_API_KEY ...").
-    """
-    for name in dict.fromkeys(_VARIABLE.findall(message[:_MAX_MESSAGE])):
-        if found := _hidden_variable(name, policy, host_has):
-            return found
-    return None
-
-
-def _hidden_variable(
-    name: str, policy: Policy, host_has: Callable[[str], bool]
-) -> Violation | None:
-    if not policy.reveal:
-        return None
-    if name in policy.env_names or name in policy.env_values or not host_has(name):
-        return None
-    what = f"the environment variable {quote(name)} is set on the host, but the policy hides it"
-    return violation("getenv", name, "policy", what, rule=f"env=[{name!r}]")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agentsbx import _compile, _explain, _explain_limits, _host
+from agentsbx import _compile, _explain, _explain_limits, _host, _policy_code
 from agentsbx._benign import is_benign
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
@@ -176,6 +176,8 @@ def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
         return found
     if isinstance(exc, RemoteError):
         return None
+    if text == _DATABASE[0]:
+        return _explain.explain_database(policy, cwd, _innermost(exc)[1], os.path.lexists)
     if text in _DATABASE:  # sqlite3, which does not say where
         return _explain.unnamed_write(policy, cwd, "opening or changing a database")
     if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
@@ -221,7 +223,7 @@ def denial(seen: Seen, policy: Policy, cwd: str, record: ExitRecord | None) -> V
     context = _explain.Context(
         cwd=cwd, private=_private(policy, cwd), calling=seen.calling, source=seen.source,
         creates=seen.creates, host_readable=lambda p: _host.is_readable(p, policy),
-        host_which=_which,
+        host_which=_which, host_exists=os.path.lexists, holds_code=_policy_code.holds_code,
     )  # fmt: skip
     found = _explain.explain_oserror(
         seen.kind, seen.errno, seen.filename, seen.filename2, policy, os.path.lexists,

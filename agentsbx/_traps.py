@@ -27,6 +27,7 @@ _CHANGES = frozenset(
     {"append", "extend", "insert", "add", "update", "setdefault", "pop", "popitem", "remove",
      "discard", "clear", "sort", "reverse", "appendleft", "extendleft", "popleft"}
 )  # fmt: skip
+_RECEIVER = "self"
 _CONTAINERS = (list, dict, set, bytearray, deque)
 _NOT_DATA = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 _STORES = frozenset(
@@ -136,8 +137,10 @@ def _likely(inner: Any, code: types.CodeType) -> tuple[set[str], set[str]]:
     if not stores:
         data = {n for n in data if isinstance(scope[n], _CONTAINERS)}
     n_params = code.co_argcount + code.co_kwonlyargcount
-    # A function that returns something may well change its own copy on the way.
-    params = set(code.co_varnames[:n_params]) if _returns_nothing(code) else set()
+    params = set(code.co_varnames[:n_params])
+    if not _returns_nothing(code):
+        # It may well change its own copy on the way; but a method that changes its object means it.
+        params &= {_RECEIVER}
     return data, params
 
 
@@ -161,6 +164,9 @@ def _changed(inner: Any, code: types.CodeType) -> set[str]:
     nodes = [node for statement in function.body for node in _own(statement)]
     rebound = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
     found = {name for node in nodes if (name := _target(node, inner.__globals__))} - rebound
+    for node in nodes:
+        if isinstance(node, ast.Return):
+            found -= {part.id for part in _parts(node.value) if isinstance(part, ast.Name)}
     return {f"global {n}" for n in found & data} | {f"argument {n}" for n in found & params}
 
 
@@ -173,14 +179,26 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
         yield from _own(child)
 
 
+def _parts(value: ast.expr | None) -> Iterator[ast.expr]:
+    """What is returned: the value, or the items of a tuple, list or dictionary."""
+    if isinstance(value, ast.Tuple | ast.List):
+        yield from value.elts
+    elif isinstance(value, ast.Dict):
+        yield from value.values
+    elif value is not None:
+        yield value
+
+
 def _target(node: ast.AST, scope: dict[str, Any]) -> str | None:
     """The variable whose inside a node changes: `x[k] = v`, `x.a = v`, `x.append(v)`."""
     if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
         return _root(node.value)
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return None
-    if node.func.attr not in _CHANGES or not isinstance(node.func.value, ast.Name):
+    if node.func.attr not in _CHANGES:
         return None
+    if not isinstance(node.func.value, ast.Name):  # `self.items.append(v)`
+        return _RECEIVER if _root(node.func.value) == _RECEIVER else None
     name = node.func.value.id
     # `update` of a hash or of a progress bar is no trap; of a dictionary it is.
     return name if name not in scope or isinstance(scope[name], _CONTAINERS) else None

@@ -114,6 +114,18 @@ class Loader:
     def load(self) -> None:
         self.data = 1
 
+    def took(self, item: int) -> int:
+        self.items.append(item)  # type: ignore[attr-defined]
+        return self.data
+
+    def counted(self) -> int:
+        self.data += 1
+        return self.data
+
+    def paired(self) -> tuple[int, Loader]:
+        self.data = 1
+        return 1, self
+
     def loaded(self) -> Loader:
         self.data = 1
         return self
@@ -128,6 +140,8 @@ def test_5_3_mutated_arguments_of_functions_without_a_result() -> None:
 
     assert said(rows) == ["changes argument rows, which stays inside the call; return it"]
     assert said(frame) == ["changes argument df, which stays inside the call; return it"]
+    assert said(Loader.took) == ["changes argument self, which stays inside the call; return it"]
+    assert said(Loader.counted) == said(Loader.took)
     assert said(Loader.load) == ["changes argument self, which stays inside the call; return it"]
     mine = [0]
     _quiet(rows)(mine)
@@ -174,7 +188,17 @@ def _harmless() -> list[Callable[..., Any]]:
             LOG_OF_MINE.append(row)
         return len(rows)
 
-    return [returns, own, rebound, modules, digest, own_closure, generator, Loader.loaded]
+    return [
+        returns,
+        own,
+        rebound,
+        modules,
+        digest,
+        own_closure,
+        generator,
+        Loader.paired,
+        Loader.loaded,
+    ]
 
 
 @pytest.mark.parametrize("fn", _harmless(), ids=lambda f: f.__name__)

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +106,46 @@ def test_write_outside_the_grants() -> None:
         "writing '/proj/report.txt' is denied: the policy does not grant it; "
         "allow it with write=['/proj'], or write below $TMPDIR"
     )
+
+
+@pytest.mark.parametrize(
+    ("calling", "name", "rule", "words"),
+    [
+        ("mkdir", "reports", "write=['/proj/reports']", "make that folder beforehand and allow it"),
+        ("open", "here.txt", "write=['/proj/here.txt']", "allow it with write=['/proj/here.txt']"),
+        ("open", "new.txt", None, "a folder without code and allow that with write=['/proj/out']"),
+    ],
+)
+def test_write_beside_the_code_of_the_host(
+    calling: str, name: str, rule: str | None, words: str
+) -> None:
+    """A plain grant over that folder would be refused: so it is not proposed."""
+    context = msgspec.structs.replace(
+        INSIDE,
+        calling=calling,
+        holds_code="/proj".__eq__,
+        host_exists="/proj/here.txt".__eq__,
+    )
+    found = oserror(errno.EROFS, name, context=context)
+    assert words in said(found)
+    assert found is not None
+    assert found.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ('db = sqlite3.connect("shop.db")', "read=['/proj/shop.db']"),
+        ("with connect(r'/proj/shop.db') as db:", "read=['/proj/shop.db']"),
+        ("db = sqlite3.connect('absent.db')", "write=['/proj']"),
+        ("db = sqlite3.connect(PATH)", "write=['/proj']"),
+        (None, "write=['/proj']"),
+    ],
+)
+def test_a_database_that_cannot_be_opened(source: str | None, rule: str) -> None:
+    found = _explain.explain_database(POLICY, "/proj", source, "/proj/shop.db".__eq__)
+    assert found.rule == rule
+    assert len(said(found)) <= 300
 
 
 def test_write_where_only_reading_is_granted() -> None:
