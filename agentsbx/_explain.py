@@ -316,8 +316,8 @@ def _beside_code(path: str, parent: str, context: Context) -> Violation:
     makes_folder = context.calling in ("mkdir", "makedirs")
     if makes_folder or (context.host_exists is not None and context.host_exists(path)):
         rule = path_rule("write", path)
-        make = "make that folder beforehand and " if makes_folder else ""
-        todo = f"{make}allow it with {rule}, {elsewhere}"
+        allow = "make that folder beforehand and allow that" if makes_folder else "allow it"
+        todo = f"{allow} with {rule}, {elsewhere}"
         return violation("write", path, "mount", what, rule=rule, todo=todo)
     rule = path_rule("write", os.path.join(parent, "out"))
     todo = f"write into a folder without code and allow that with {rule}, {elsewhere}"

@@ -105,7 +105,8 @@ def test_9_message_and_the_change_that_it_asks_for(message: dict[str, Any], here
 
 def _clean(here: Path) -> None:
     """What an earlier run of the code has left is no part of the next."""
-    subprocess.run(["rm", "-rf", here / "data/git", here / "data/.git", here / "report.txt"])
+    for name in ("data/git", "data/.git", "report.txt", "results"):
+        subprocess.run(["rm", "-rf", here / name], check=True)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=ids(MESSAGES))

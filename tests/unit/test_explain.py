@@ -111,7 +111,12 @@ def test_write_outside_the_grants() -> None:
 @pytest.mark.parametrize(
     ("calling", "name", "rule", "words"),
     [
-        ("mkdir", "reports", "write=['/proj/reports']", "make that folder beforehand and allow it"),
+        (
+            "mkdir",
+            "reports",
+            "write=['/proj/reports']",
+            "make that folder beforehand and allow that",
+        ),
         ("open", "here.txt", "write=['/proj/here.txt']", "allow it with write=['/proj/here.txt']"),
         ("open", "new.txt", None, "a folder without code and allow that with write=['/proj/out']"),
     ],
