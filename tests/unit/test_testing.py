@@ -52,8 +52,7 @@ class Counter:
 
     @sandbox
     def add(self, by: int) -> int:
-        self.n += by
-        return self.n
+        return self.n + by
 
     @classmethod
     @sandbox
