@@ -239,6 +239,7 @@ def test_contents_come_back_whole(size: int) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_holes_stay_holes_and_count_as_what_they_show() -> None:
     @sandbox(keep="*", memory="100MB", file_size="1GB")
     def f() -> None:
@@ -554,6 +555,7 @@ def test_values_are_plain_and_pickle() -> None:
     assert kept("a")["a"].open().read() == b"data"
 
 
+@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_plain_calls_from_many_threads_warn_once() -> None:
     f = sandbox(leave)
     with warnings.catch_warnings(record=True) as seen:
