@@ -239,7 +239,6 @@ def test_contents_come_back_whole(size: int) -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_holes_stay_holes_and_count_as_what_they_show() -> None:
     @sandbox(keep="*", memory="100MB", file_size="1GB")
     def f() -> None:
@@ -255,6 +254,7 @@ def test_holes_stay_holes_and_count_as_what_they_show() -> None:
     assert (file.view[0], file.view[200_000_000], file.view[-1]) == (97, 0, 122)
 
 
+@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_what_open_files_still_hold_is_written_out() -> None:
     @sandbox(keep="*")
     def f() -> None:
@@ -555,7 +555,6 @@ def test_values_are_plain_and_pickle() -> None:
     assert kept("a")["a"].open().read() == b"data"
 
 
-@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_plain_calls_from_many_threads_warn_once() -> None:
     f = sandbox(leave)
     with warnings.catch_warnings(record=True) as seen:
@@ -568,6 +567,7 @@ def test_plain_calls_from_many_threads_warn_once() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_the_walk_runs_without_descriptors_to_spare() -> None:
     """All descriptors are in use: then it says that it could not look, and the call is whole."""
 
