@@ -203,6 +203,10 @@ def _drive(opened: Any) -> Any:
     __tracebackhide__ = True
     try:
         return (yield from opened)
+    except BaseException as error:
+        if opened.result is None or error is not opened.result.error:
+            raise
+        raise error.with_traceback(None) from error.__cause__  # the job's: no frames of ours
     finally:
         opened.kill()
 

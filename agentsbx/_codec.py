@@ -8,10 +8,10 @@ name, filled field by field without running any method of theirs.
 
 from __future__ import annotations
 
-from agentsbx._codec_classes import ClassTable
 from agentsbx._codec_decode import decode
 from agentsbx._codec_encode import encode
 from agentsbx._codec_errors import RemoteTraceback, decode_exception, encode_exception
+from agentsbx._codec_table import ClassTable
 from agentsbx._codec_wire import DEFAULT, CodecLimits
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
 import sys
 import types
 import typing
@@ -13,7 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Annotated", "Fit", "find_annotated", "walk_values"]
+__all__ = ["Annotated", "Fit", "find_annotated", "loaded_class", "walk_values"]
 
 _MAX_ANNOTATIONS = 256  # remembered; beyond that the oldest half is forgotten
 _MAX_VISITS = 20_000  # parts of arguments looked at for classes
@@ -57,6 +58,8 @@ def _walk_hint(hint: Any, found: dict[tuple[str, str], type], seen: set[int]) ->
     keep = []
     while todo:
         hint = todo.pop()
+        if isinstance(hint, enum.Enum):  # Literal[Colour.RED]
+            hint = type(hint)
         if id(hint) in seen or isinstance(hint, (str, bytes, int)):
             continue
         seen.add(id(hint))
@@ -139,6 +142,13 @@ def _attributes(item: Any) -> list[Any]:
                 except AttributeError:
                     continue
     return parts
+
+
+def loaded_class(module: str, name: str) -> type | None:
+    """Return a class that a loaded module holds under that name, without running any code."""
+    home = sys.modules.get(module)
+    found = vars(home).get(name) if isinstance(home, types.ModuleType) else None
+    return found if isinstance(found, type) else None
 
 
 class Fit:

@@ -1,7 +1,6 @@
-"""Instances of the user's classes: which may be rebuilt, and how, without calling their code.
+"""Instances of the user's classes: how they are rebuilt, without calling their code.
 
-A class is never looked up by import: only what `ClassTable` found in the return annotation, in this
-call's arguments or among the known exceptions is ever an answer to a name that a job sent.
+Which classes, `_codec_table` says.
 """
 
 from __future__ import annotations
@@ -13,70 +12,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentsbx import _codec_types
-from agentsbx._codec_annotation import Annotated, find_annotated, walk_values
 from agentsbx._codec_instances import IMMUTABLE, builtin_base
 from agentsbx._codec_wire import Bad, Ref, Tag, clean_name, hashes_by_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
     from agentsbx._codec_decode import Builder
 
-__all__ = ["DECODERS", "ClassTable", "set_state"]
-
-
-class ClassTable:
-    """The classes that one call's result may be made of.
-
-    >>> from fractions import Fraction
-    >>> ClassTable.build(annotation=list[Fraction] | None).lookup("fractions", "Fraction")
-    <class 'fractions.Fraction'>
-    """
-
-    __slots__ = ("_annotated", "_arguments", "_found", "exceptions")
-
-    def __init__(
-        self,
-        annotated: Annotated,
-        arguments: tuple[Any, ...],
-        exceptions: tuple[type, ...],
-    ) -> None:
-        self._annotated = annotated
-        self._arguments = arguments
-        self._found: dict[tuple[str, str], type] | None = None
-        self.exceptions = {(kind.__module__, kind.__qualname__): kind for kind in exceptions}
-
-    @classmethod
-    def build(
-        cls,
-        *,
-        annotation: Any = None,
-        args: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        exceptions: Iterable[type] = (),
-        globals_exceptions: Iterable[type] = (),
-    ) -> ClassTable:
-        """Return the table of one call; cheap: arguments are only walked when a class is missing.
-
-        `annotation` is the evaluated return annotation (not a string). `exceptions` are those of
-        `raises=`, `globals_exceptions` those that the function's globals name.
-        """
-        arguments = (tuple(args), dict(kwargs) if kwargs else {})
-        return cls(find_annotated(annotation), arguments, (*globals_exceptions, *exceptions))
-
-    def lookup(self, module: str, qualname: str) -> type | None:
-        """Return the class of that name, or None where the call knows none."""
-        key = (module, qualname)
-        found = self._annotated.classes.get(key) or self.exceptions.get(key)
-        if found is None:
-            if self._found is None:
-                self._found = walk_values(self._arguments)
-            found = self._found.get(key)
-        return found
-
-    def is_annotated(self, kind: type) -> bool:
-        """Whether instances of `kind` are validated, because the return annotation names it."""
-        return self._annotated.classes.get((kind.__module__, kind.__qualname__)) is kind
+__all__ = ["DECODERS", "set_state"]
 
 
 class _Shape:
@@ -99,7 +43,7 @@ def _build_class(builder: Builder, i: int, row: list[Any]) -> Any:
         name = f"{module}.{qualname}"[:200]
         raise Bad(
             f"it holds a {name!a}, which neither the return annotation nor an argument names",
-            f"annotate the function with it (`-> {qualname[:80]}`), or return plain data",
+            builder.classes.how_to_name(qualname[:80]),
         )
     if hasattr(kind, "__del__"):
         raise Bad(f"a {kind.__qualname__} has a __del__, which would run on what the job wrote")

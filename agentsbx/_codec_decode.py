@@ -30,7 +30,7 @@ from agentsbx.errors import ResultError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agentsbx._codec_classes import ClassTable
+    from agentsbx._codec_table import ClassTable
 
 __all__ = ["Builder", "decode"]
 

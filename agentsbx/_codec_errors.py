@@ -8,24 +8,25 @@ claims to be ours.
 
 from __future__ import annotations
 
-import builtins
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from agentsbx._codec_annotation import loaded_class
 from agentsbx._codec_classes import set_state
 from agentsbx._codec_decode import guarded, open_table
 from agentsbx._codec_encode import encode_table
 from agentsbx._codec_instances import instance_state
-from agentsbx._codec_wire import DEFAULT, Bad, CodecLimits, Ref, Tag, clean_name
+from agentsbx._codec_table import SAFE, SAFE_STDLIB
+from agentsbx._codec_wire import DEFAULT, Bad, CodecLimits, Ref, Tag, clean_name, disclaim
 from agentsbx.errors import AgentsbxError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from agentsbx._codec_classes import ClassTable
     from agentsbx._codec_decode import Builder
     from agentsbx._codec_encode import Encoder
+    from agentsbx._codec_table import ClassTable
 
 __all__ = ["DECODERS", "RemoteTraceback", "decode_exception", "encode_as_value", "encode_exception"]
 
@@ -36,41 +37,6 @@ MAX_CHAIN = 8
 MAX_NOTES = 32
 _CELLS = 14
 
-_SAFE: dict[tuple[str, str], type] = {
-    ("builtins", kind.__qualname__): kind
-    for kind in vars(builtins).values()
-    if isinstance(kind, type)
-    and issubclass(kind, Exception)
-    and not issubclass(kind, (StopIteration, StopAsyncIteration))
-}
-# Exceptions of the standard library that are nothing but an exception with attributes.
-_SAFE_STDLIB = frozenset(
-    {
-        ("_csv", "Error"),
-        ("binascii", "Error"),
-        ("configparser", "Error"),
-        ("configparser", "NoOptionError"),
-        ("configparser", "NoSectionError"),
-        ("decimal", "DivisionByZero"),
-        ("decimal", "InvalidOperation"),
-        ("json.decoder", "JSONDecodeError"),
-        ("queue", "Empty"),
-        ("queue", "Full"),
-        ("shutil", "Error"),
-        ("socket", "gaierror"),
-        ("sqlite3", "DatabaseError"),
-        ("sqlite3", "IntegrityError"),
-        ("sqlite3", "OperationalError"),
-        ("sqlite3", "ProgrammingError"),
-        ("struct", "error"),
-        ("subprocess", "CalledProcessError"),
-        ("subprocess", "TimeoutExpired"),
-        ("tomllib", "TOMLDecodeError"),
-        ("xml.etree.ElementTree", "ParseError"),
-        ("zipfile", "BadZipFile"),
-        ("zlib", "error"),
-    }
-)
 _TEXT = (str, type(None))
 _NUMBER = (int, type(None))
 _PATH = (str, bytes, int, type(None))
@@ -293,12 +259,24 @@ def decode_exception(
         made = builder.root()
         if not isinstance(made, Exception) or builder.rows[0][0] != Tag.EXCEPTION:
             raise Bad("it is not an exception")
+        if isinstance(made, RemoteError):
+            _say_how_to_know(made, builder)
         text = builder.text(builder.rows[0][5], 2 * MAX_TRACEBACK)
-        _hang(made, RemoteTraceback(escape(text)))
+        from agentsbx._codec_sources import with_sources
+
+        _hang(made, RemoteTraceback(with_sources(escape(text))))
         return made
 
     made: BaseException = guarded(build)
     return made
+
+
+def _say_how_to_know(made: RemoteError, builder: Builder) -> None:
+    """Add a note where the class is loaded here and may be named: the user's `except` needs it."""
+    name = builder.text(builder.rows[0][1], 1024), builder.text(builder.rows[0][2], 1024)
+    kind = loaded_class(*name)
+    if kind is not None and may_rebuild(kind) and find_class(builder.classes, *name) is None:
+        made.add_note(f"agentsbx: to get it as a {kind.__name__}, say raises=[{kind.__name__}]")
 
 
 def _hang(exc: BaseException, last: BaseException) -> None:
@@ -334,6 +312,7 @@ def _build_exception(builder: Builder, i: int, row: list[Any]) -> Any:
     made = None
     kind = find_class(builder.classes, module, qualname)
     if kind is not None:
+        builder.classes.extend(kind)
         saved = builder.depth, builder.in_key
         try:
             made = _rebuild(builder, kind, row)
@@ -347,7 +326,7 @@ def _build_exception(builder: Builder, i: int, row: list[Any]) -> Any:
             args_repr=escape(shown),
         )
     for note in notes:
-        BaseException.add_note(made, escape(note[:MAX_MESSAGE]))
+        BaseException.add_note(made, disclaim(escape(note[:MAX_MESSAGE])))
     made.__context__ = context
     made.__cause__ = cause
     made.__suppress_context__ = row[12]
@@ -363,21 +342,22 @@ def _linked(builder: Builder, cell: Any) -> Any:
 
 def find_class(classes: ClassTable, module: str, qualname: str) -> type | None:
     """Return the exception class to rebuild; None where it must become a `RemoteError`."""
-    kind = _SAFE.get((module, qualname)) or classes.lookup(module, qualname)
-    if kind is None and (module, qualname) in _SAFE_STDLIB:
+    kind = SAFE.get((module, qualname)) or classes.lookup(module, qualname)
+    if kind is None and (module, qualname) in SAFE_STDLIB:
         import importlib
 
         kind = getattr(importlib.import_module(module), qualname, None)
-    if kind is None or not issubclass(kind, Exception):
-        return None
+    return kind if kind is not None and may_rebuild(kind) else None
+
+
+def may_rebuild(kind: type) -> bool:
+    """Whether exceptions of a class may be made here: not control flow, ours, or with code."""
+    if not issubclass(kind, Exception) or hasattr(kind, "__del__"):
+        return False
     if issubclass(kind, (StopIteration, StopAsyncIteration, AgentsbxError, RemoteTraceback)):
-        return None
+        return False
     futures = sys.modules.get("concurrent.futures._base")
-    if futures is not None and issubclass(kind, futures.CancelledError):
-        return None
-    if hasattr(kind, "__del__"):
-        return None
-    return kind
+    return futures is None or not issubclass(kind, futures.CancelledError)
 
 
 def _rebuild(builder: Builder, kind: type, row: list[Any]) -> Any:

@@ -21,12 +21,8 @@ _BASES: dict[str, type] = {
 }
 IMMUTABLE = ("tuple", "frozenset", "int", "float", "complex", "str", "bytes")
 _HINTS = (
-    ("generator", "return list(...) instead"),
     ("async_generator", "collect it into a list first"),
     ("coroutine", "await it first"),
-    ("map", "return list(...) instead"),
-    ("filter", "return list(...) instead"),
-    ("zip", "return list(...) instead"),
     ("dict_keys", "return list(...) instead"),
     ("dict_values", "return list(...) instead"),
     ("dict_items", "return list(...) instead"),
@@ -64,12 +60,18 @@ def encode_instance(encoder: Encoder, value: Any) -> Ref:
             "return plain data made from it",
         )
     if base is None or kind is object:
-        hint = dict(_HINTS).get(kind.__name__, "return plain data made from it")
+        hint = dict(_HINTS).get(kind.__name__) or _hint_of(kind)
         raise Refused(f"a {kind.__module__}.{kind.__qualname__} cannot leave the sandbox", hint)
     state = instance_state(value)
     if base is object:
         return _encode_object(encoder, value, state)
     return _encode_subclass(encoder, value, base, state)
+
+
+def _hint_of(kind: type) -> str:
+    if hasattr(kind, "__next__") and hasattr(kind, "__iter__"):
+        return "return list(...) instead"
+    return "return plain data made from it"
 
 
 def _values(value: Any, names: Iterable[str]) -> list[Any]:

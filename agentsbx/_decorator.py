@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
-from agentsbx import _calls
+from agentsbx import _calls, _traps
 from agentsbx._kinds import Kind, kind_of
 from agentsbx._load import load
 from agentsbx._signature import bind_verb, evaluated_signature, return_annotation
@@ -176,6 +176,7 @@ def _decorate(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
     if isinstance(fn, (staticmethod, classmethod)):
         return type(fn)(_decorate(fn.__func__, policy, options))
     _refuse(fn)
+    _traps.warn(fn)
     return _make(fn, policy, options)
 
 

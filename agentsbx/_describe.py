@@ -20,6 +20,15 @@ __all__ = ["describe_function"]
 _NO_END = 2**62
 
 
+class _Text(str):
+    """A text of several lines, which a notebook shows as lines."""
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+
 def describe_function(fn: Any, policy: Policy, options: dict[str, Any]) -> str:
     """Say what crosses with `fn` (name, type, size) and what its calls may do."""
     inner = fn
@@ -27,15 +36,17 @@ def describe_function(fn: Any, policy: Policy, options: dict[str, Any]) -> str:
         inner = inner.func
     inner = inspect.unwrap(inner)
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
-    return "\n".join(
-        [
-            f"{name}: each call runs in a fresh, single-use sandbox.",
-            "",
-            explain_policy(policy),
-            "",
-            *_kept(options.get("keep", ())),
-            *_captures(fn, options.get("captures")),
-        ]
+    return _Text(
+        "\n".join(
+            [
+                f"{name}: each call runs in a fresh, single-use sandbox.",
+                "",
+                explain_policy(policy),
+                "",
+                *_kept(options.get("keep", ())),
+                *_captures(fn, options.get("captures")),
+            ]
+        )
     )
 
 

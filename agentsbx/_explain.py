@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from agentsbx._explain_limits import explain_exit, explain_limit, explain_thread, limit_table
 from agentsbx._explain_policy import explain_policy
 from agentsbx._explain_syscalls import explain_denied_syscall
+from agentsbx._explain_variables import explain_keyerror, explain_named_variable
 from agentsbx._explain_words import limit_violation, more, path_rule, quote, say, violation
 from agentsbx._policy_rules import allows, is_below
 from agentsbx.result import Violation, format_limit
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "explain_database",
     "explain_denied_syscall",
     "explain_exit",
     "explain_keyerror",
     "explain_limit",
+    "explain_named_variable",
     "explain_oserror",
     "explain_permission",
     "explain_policy",
@@ -46,7 +50,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     `cwd` resolves relative names; `creates` is false where the call is known to make no new file;
     `private` are the job's own writable places; `calling` is the innermost function of the
     traceback (`"connect"`, `"_execute_child"`), `source` its line (`os.fork()`), `peer` the
-    `host:port` of a network call. `host_readable` and `host_which` look things up on the host.
+    `host:port` of a network call. `host_readable`, `host_exists` and `host_which` look things up on
+    the host; `holds_code` tells whether a write grant over a path is refused for the code there.
     """
 
     cwd: str | None = None
@@ -56,6 +61,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     peer: str | None = None
     creates: bool = True
     host_readable: Callable[[str], bool] | None = None
+    host_exists: Callable[[str], bool] | None = None
+    holds_code: Callable[[str], bool] | None = None
     host_which: Callable[[str], str | None] | None = None
 
 
@@ -70,6 +77,7 @@ _SPAWN_CALLS = frozenset(
 )
 _NET_SOURCE = ("socket", ".connect(", "create_connection", "getaddrinfo")
 _SPAWN_SOURCE = ("fork", "spawn", "Popen(", "subprocess.", "os.exec", "os.system(")
+_INTERPRETERS = ("python", "pypy", "ruby", "node", "perl", "java", "Rscript", "julia", "php")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/boot")
 _KERNEL = ("/proc", "/sys", "/dev")
 
@@ -162,16 +170,42 @@ def unnamed_write(policy: Policy, cwd: str | None, what: str = "a write") -> Vio
     return violation("write", cwd, "mount", what, rule=rule, todo=todo)
 
 
+_CONNECT = re.compile(r"""connect\(\s*r?(?P<quote>['"])(?P<name>[^'"]{1,255})(?P=quote)""")
+
+
+def explain_database(
+    policy: Policy, cwd: str, source: str | None, host_exists: Callable[[str], bool]
+) -> Violation:
+    """Explain that SQLite could not open a database; it does not say which.
+
+    The source line may: `sqlite3.connect("shop.db")`.
+    """
+    said = _CONNECT.search(source or "")
+    path = _absolute(said["name"], Context(cwd=cwd)) if said else None
+    found = _hidden(path, policy, host_exists, creates=False) if path is not None else None
+    if path is None or found is None:
+        return unnamed_write(policy, cwd, "opening or changing a database")
+    rule = path_rule("read", path)
+    what = f"the database {quote(path)} exists on the host, but the policy hides it"
+    todo = f"to read it say {rule}, to change it write=[...] for its folder"
+    return violation("read", path, "mount", what, rule=rule, todo=todo)
+
+
 def _written(names: Sequence[str], policy: Policy, context: Context) -> list[str]:
     """Of two names those that the job may not write, the one that it would have made first."""
     found = []
     for name in reversed(names):
         path = _absolute(name, context) or name
-        is_private = any(is_below(path, place) for place in context.private)
-        in_cwd = context.cwd is not None and is_below(path, context.cwd)
-        if allows(policy, path) != "write" and (in_cwd or not is_private):
+        if allows(policy, path) != "write" and not _is_private(path, context):
             found.append(name)
     return found or list(names)
+
+
+def _is_private(path: str, context: Context) -> bool:
+    """Whether a path is the job's own; the working directory, below /tmp too, is the host's."""
+    if context.cwd is not None and is_below(path, context.cwd):
+        return False
+    return any(is_below(path, place) for place in context.private)
 
 
 def _path_oserror(
@@ -187,14 +221,18 @@ def _path_oserror(
     if path is None:
         return None
     if errno == _errno.ENOENT:
+        if _kind(context)[1] and _place_of(path) != os.path.dirname(path):
+            found = _interpreter(path, policy, host_exists)
+            if found is not None:
+                return found
         return _hidden(path, policy, host_exists, context.private, creates=context.creates)
     if errno == _errno.EROFS:
-        return _read_only(path, policy, context.cwd)
+        return _read_only(path, policy, context)
     granted = any(is_below(path, g.path) for g in (*policy.read, *policy.write))
-    if not granted and any(is_below(path, place) for place in context.private):
+    if not granted and _is_private(path, context):
         return None
     if errno == _errno.EXDEV and allows(policy, path) != "write":
-        return _read_only(path, policy, context.cwd)
+        return _read_only(path, policy, context)
     if errno not in (_errno.EACCES, _errno.EPERM):
         return None
     if not granted and os.path.dirname(path) == "/tmp" and "/tmp" not in context.private:
@@ -208,8 +246,8 @@ def _path_oserror(
     if level == "write" or (level == "read" and readable is not None and not readable(path)):
         return None
     if level == "read":
-        return _read_only(path, policy, context.cwd)
-    return _hidden(path, policy, host_exists) or _read_only(path, policy, context.cwd)
+        return _read_only(path, policy, context)
+    return _hidden(path, policy, host_exists) or _read_only(path, policy, context)
 
 
 def _hidden(
@@ -252,8 +290,8 @@ def _no_grant(path: str) -> Violation:
     return violation("read", path, "mount", what, todo="no rule allows it")
 
 
-def _read_only(path: str, policy: Policy, cwd: str | None) -> Violation:
-    parent = path if path == cwd else os.path.dirname(path)
+def _read_only(path: str, policy: Policy, context: Context) -> Violation:
+    parent = path if path == context.cwd else os.path.dirname(path)
     if any(grant.path == path for grant in policy.write):
         rule = path_rule("write", parent)
         what = f"removing or replacing {quote(path)} is denied: it is granted, but not its folder"
@@ -267,11 +305,28 @@ def _read_only(path: str, policy: Policy, cwd: str | None) -> Violation:
     if parent == "/" or any(is_below(path, place) for place in (*_SYSTEM, *_KERNEL)):
         what = f"writing {quote(path)} is denied: system folders are read-only in a sandbox"
         return violation("write", path, "mount", what, todo="write below $TMPDIR or $HOME")
+    if context.holds_code is not None and context.holds_code(parent):
+        return _beside_code(path, parent, context)
     rule = path_rule("write", parent)
     granted = "grants only reading there" if allows(policy, path) == "read" else "does not grant it"
     what = f"writing {quote(path)} is denied: the policy {granted}"
     todo = f"allow it with {rule}, or write below $TMPDIR"
     return violation("write", path, "mount", what, rule=rule, todo=todo)
+
+
+def _beside_code(path: str, parent: str, context: Context) -> Violation:
+    """A write in a folder that no plain grant may cover, since the host imports code from it."""
+    what = f"writing {quote(path)} is denied: the policy does not grant it"
+    elsewhere = "or write below $TMPDIR"
+    makes_folder = context.calling in ("mkdir", "makedirs")
+    if makes_folder or (context.host_exists is not None and context.host_exists(path)):
+        rule = path_rule("write", path)
+        allow = "make that folder beforehand and allow that" if makes_folder else "allow it"
+        todo = f"{allow} with {rule}, {elsewhere}"
+        return violation("write", path, "mount", what, rule=rule, todo=todo)
+    rule = path_rule("write", os.path.join(parent, "out"))
+    todo = f"write into a folder without code and allow that with {rule}, {elsewhere}"
+    return violation("write", path, "mount", what, todo=todo)
 
 
 def explain_permission(filename: object, policy: Policy, *, cwd: str | None = None) -> str | None:
@@ -292,11 +347,32 @@ def _program(name: str, policy: Policy, context: Context) -> Violation | None:
         return None
     if allows(policy, found) != "nothing" or is_below(found, "/usr"):
         what = f"the program {quote(name)} is not in the sandbox's PATH"
-        rule = 'env=["PATH"]'
+        rule = "env=['PATH']"
     else:
         what = f"the program {quote(name)} is {quote(found)} on the host; the policy hides it"
-        rule = path_rule("read", os.path.dirname(found))
+        rule = path_rule("read", _place_of(found))
     return violation("execute", name, "mount", what, rule=rule)
+
+
+def _interpreter(
+    path: str, policy: Policy, host_exists: Callable[[str], bool] | None
+) -> Violation | None:
+    """An interpreter by its path: it needs its library beside it."""
+    prefix = _place_of(path)
+    if prefix in ("/", "/usr", os.path.expanduser("~")):
+        return None
+    if _hidden(path, policy, host_exists, creates=False) is None:
+        return None
+    what = f"the interpreter {quote(path)} exists on the host; the policy hides it and its library"
+    return violation("execute", path, "mount", what, rule=path_rule("read", prefix))
+
+
+def _place_of(program: str) -> str:
+    """The folder that a program needs: its own, or for an interpreter the prefix around it."""
+    folder, name = os.path.split(program)
+    if os.path.basename(folder) == "bin" and name.startswith(_INTERPRETERS):
+        return os.path.dirname(folder)
+    return folder
 
 
 def _spawn(policy: Policy, program: str) -> Violation:
@@ -309,6 +385,9 @@ def _spawn(policy: Policy, program: str) -> Violation:
 
 
 def _net(policy: Policy, context: Context) -> Violation:
+    if context.calling == "socketpair" and policy.profile == "strict":
+        what = "a pair of sockets, as asyncio needs it, is denied: profile 'strict' has none"
+        return violation("syscall", "socketpair", "seccomp", what, rule="profile='python'")
     peer = context.peer
     rule = f"net=[{peer!r}]" if peer else "net=['host:port']"
     to = f" to {quote(peer, 80)}" if peer else ""
@@ -341,17 +420,3 @@ def _limit_oserror(
     rule = more("disk", limits.disk)
     todo = f"allow more with {rule} (many small files: inodes=), or remove files in $TMPDIR"
     return violation("write", target, "limit", what, rule=rule, todo=todo)
-
-
-def explain_keyerror(
-    name: object, policy: Policy, host_has: Callable[[str], bool]
-) -> Violation | None:
-    """Explain a `KeyError` for an environment variable that the host has and the policy hides."""
-    if isinstance(name, bytes):
-        name = os.fsdecode(name)
-    if not isinstance(name, str) or not name.isidentifier() or not policy.reveal:
-        return None
-    if name in policy.env_names or name in policy.env_values or not host_has(name):
-        return None
-    what = f"the environment variable {quote(name)} is set on the host, but the policy hides it"
-    return violation("getenv", name, "policy", what, rule=f"env=[{name!r}]")

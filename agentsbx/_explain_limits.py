@@ -115,6 +115,17 @@ _SIGNAL_WORDS = {
     "SIGKILL": "was killed from outside the sandbox (out of memory on the host?)",
     "SIGTERM": "was terminated",
 }
+_NATIVE = "no rule did this, native code did; Result.stderr_text may say more"
+_SIGNAL_HINTS = {
+    "SIGSEGV": _NATIVE,
+    "SIGABRT": _NATIVE,
+    "SIGILL": _NATIVE,
+    "SIGFPE": _NATIVE,
+    "SIGBUS": 'allow more private storage with disk="..." if it was full',
+    "SIGKILL": "free memory on the host, or lower memory= so that the call's own limit comes first",
+    "SIGTERM": "return or raise rather than end the own process",
+    "SIGSYS": "use a program of this machine's own architecture",
+}
 
 
 def _is_spent(cpu_time: float | None, usage: Usage | None) -> bool:
@@ -142,7 +153,8 @@ def explain_exit(
         if name == "SIGXCPU" and _is_spent(limits["cpu_time"].asked, usage):
             return explain_limit("cpu_time", limits, usage)[0]
         words = _SIGNAL_WORDS.get(name, "was killed")
-        return JobDied(f"the job {words}: {name}", signal=exit.signal)
+        hint = _SIGNAL_HINTS.get(name)
+        return JobDied(f"the job {words}: {name}", signal=exit.signal, hint=hint)
     if exit.cause == "cancelled":
         return JobDied("the call was cancelled and its processes were killed")
     if exit.cause == "lost":

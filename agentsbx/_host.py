@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agentsbx._policy_rules import is_below
+
 if TYPE_CHECKING:
     from agentsbx.policy import Policy
 
@@ -192,3 +194,17 @@ class Caps(msgspec.Struct, frozen=True):
         major, _, rest = self.kernel.partition(".")
         minor = rest.partition(".")[0].partition("-")[0]
         return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= (6, 3)
+
+
+def is_readable(path: str, policy: Policy) -> bool:
+    """Whether owner and mode let a job read a granted path: it has none of root's own rights."""
+    if os.geteuid() != 0:
+        return os.access(path, os.R_OK)
+    above = [g.path for g in (*policy.read, *policy.write) if is_below(path, g.path)]
+    try:
+        grant, file = os.stat(max(above, key=len, default=path)), os.stat(path)
+    except OSError:
+        return True  # not for its mode
+    if file.st_uid == grant.st_uid:  # the job is shown as the owner of what is granted
+        return bool(file.st_mode & stat.S_IRUSR)
+    return bool(file.st_mode & (stat.S_IRGRP if file.st_gid == grant.st_gid else stat.S_IROTH))

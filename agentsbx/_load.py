@@ -37,11 +37,29 @@ def load(name: str) -> Any:
     except ImportError as error:
         from agentsbx.errors import SandboxUnavailable
 
-        raise SandboxUnavailable(
-            f"agentsbx was installed without its compiled part, which needs Linux: {error}",
-            missing=["the extension agentsbx._core"],
-            hint="reinstall it on Linux with a C compiler: pip install --force-reinstall agentsbx",
-        ) from None
+        words, hint = _not_compiled(error)
+        missing = ["the extension agentsbx._core"]
+        raise SandboxUnavailable(words, missing=missing, hint=hint) from None
     # Not from sys.modules: another thread may be in the middle of this import.
     _loaded[name] = module = importlib.import_module(f"agentsbx.{name}")
     return module
+
+
+def _not_compiled(error: ImportError) -> tuple[str, str]:
+    """Say why the compiled part is not there, and what to do.
+
+    Python started in a checkout imports the sources, whatever is installed.
+    """
+    import os
+
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if os.path.isdir(os.path.join(root, "csrc")):
+        build = "python setup.py build_ext --inplace"
+        return (
+            f"agentsbx was imported from its sources in {root!r}, which are not built: {error}",
+            f"start Python in another folder to use the installed one, or build these: {build}",
+        )
+    return (
+        f"agentsbx was installed without its compiled part, which needs Linux: {error}",
+        "reinstall it on Linux with a C compiler: pip install --force-reinstall agentsbx",
+    )

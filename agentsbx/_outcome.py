@@ -10,18 +10,17 @@ import contextlib
 import errno
 import os
 import signal
-import stat
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from agentsbx import _compile, _explain, _explain_limits, _host
+from agentsbx import _compile, _explain, _explain_limits, _host, _policy_code
+from agentsbx._benign import is_benign
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
 from agentsbx._job import Reply
-from agentsbx._policy_rules import is_below
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
     AgentsbxError,
@@ -29,6 +28,7 @@ from agentsbx.errors import (
     JobDied,
     LimitExceeded,
     MemoryLimitExceeded,
+    RemoteError,
     ResultError,
     SandboxUnavailable,
     SandboxViolation,
@@ -87,7 +87,8 @@ def error_of(
         return JobDied("the job ended without a result"), []
     how = exit_of(record, reply)
     if how.signal == signal.SIGKILL and any(_is_kill(d.nr) for d in record.denied):
-        return JobDied("the job killed itself: SIGKILL", signal=how.signal), []
+        hint = "return or raise rather than end the own process"
+        return JobDied("the job killed itself: SIGKILL", signal=how.signal, hint=hint), []
     return _explain.explain_exit(how, limits, usage_of(record, reply)), []
 
 
@@ -99,7 +100,8 @@ def _explained(
     record: ExitRecord | None,
 ) -> tuple[BaseException, list[Violation]]:
     """Say which rule stood behind an exception of the body, if one did (semantics 9)."""
-    if isinstance(exc, AgentsbxError):
+    if isinstance(exc, AgentsbxError) and not isinstance(exc, RemoteError):
+        _note_denied(exc, record)
         return exc, []
     if isinstance(exc, MemoryError):
         error = _explain.explain_limit("memory", limits)[0]
@@ -113,6 +115,8 @@ def _explained(
             words = _explain.explain_permission(exc.filename, policy, cwd=cwd)
             if words:
                 exc.add_note(f"agentsbx: {words}")
+                return exc, []
+        _note_denied(exc, record)
         return exc, []
     raises = policy.on_violation == "raise"
     if (
@@ -132,24 +136,19 @@ def _explained(
     return exc, [violation]
 
 
+def _note_denied(exc: BaseException, record: ExitRecord | None) -> None:
+    """Name the denied system calls on the way to an exception that does not speak of them.
+
+    Libraries wrap what the kernel answered in classes of their own (`urllib.error.URLError`).
+    """
+    told = [v for v in denied_syscalls(record) if not is_benign(v)] if record is not None else []
+    for message in list(dict.fromkeys(v.message for v in told))[:3]:
+        exc.add_note(f"agentsbx: on the way {message}")
+
+
 def _libraries(policy: Policy) -> str:
     words = [f"packages={', '.join(policy.packages)}"] if policy.packages else []
     return " and ".join([*words, f"python={policy.python}" if policy.python else "site-packages"])
-
-
-def _may_read(policy: Policy, path: str) -> bool:
-    """Whether owner and permission bits let a job read it, once it is granted."""
-    if os.getuid():
-        return os.access(path, os.R_OK)
-    # Started as root, a grant shows the owner of the granted name as the job's own; what belongs
-    # to others is theirs.
-    above = [g.path for g in (*policy.read, *policy.write) if is_below(path, g.path)]
-    try:
-        st = os.stat(path)
-        owner = os.stat(max(above, key=len, default=path)).st_uid
-    except OSError:
-        return True
-    return bool(st.st_mode & stat.S_IROTH) or st.st_uid == owner
 
 
 def _private(policy: Policy, cwd: str) -> tuple[str, ...]:
@@ -173,6 +172,12 @@ def _told(exc: BaseException, policy: Policy, cwd: str) -> Violation | None:
     text = ""
     with contextlib.suppress(Exception):
         text = str(exc)
+    if found := _explain.explain_named_variable(text, policy, lambda n: n in os.environ):
+        return found
+    if isinstance(exc, RemoteError):
+        return None
+    if text == _DATABASE[0]:
+        return _explain.explain_database(policy, cwd, _innermost(exc)[1], os.path.lexists)
     if text in _DATABASE:  # sqlite3, which does not say where
         return _explain.unnamed_write(policy, cwd, "opening or changing a database")
     if "rror" not in text and "enied" not in text and "only" not in text and "such" not in text:
@@ -217,8 +222,8 @@ def denial(seen: Seen, policy: Policy, cwd: str, record: ExitRecord | None) -> V
         return _explain_limits.explain_thread(policy)
     context = _explain.Context(
         cwd=cwd, private=_private(policy, cwd), calling=seen.calling, source=seen.source,
-        creates=seen.creates, host_readable=lambda path: _may_read(policy, path),
-        host_which=_which,
+        creates=seen.creates, host_readable=lambda p: _host.is_readable(p, policy),
+        host_which=_which, host_exists=os.path.lexists, holds_code=_policy_code.holds_code,
     )  # fmt: skip
     found = _explain.explain_oserror(
         seen.kind, seen.errno, seen.filename, seen.filename2, policy, os.path.lexists,

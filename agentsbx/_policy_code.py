@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from agentsbx.policy import Policy
 
-__all__ = ["refuse_code_writes"]
+__all__ = ["holds_code", "refuse_code_writes"]
 
 _LIBRARIES = ("site-packages", "dist-packages")
 _SYSTEM = ("", "/", "/usr")
@@ -56,6 +56,13 @@ def refuse_code_writes(
                 hint="grant another folder, or say it: Grant(path, code=True), in a file "
                 "{ path = ..., code = true }",
             )
+
+
+def holds_code(path: str) -> bool:
+    """Whether a write grant over `path` needs the explicit word."""
+    from agentsbx.policy import Policy
+
+    return bool(_why({path}, Policy(), sys.path, None))
 
 
 def _why(

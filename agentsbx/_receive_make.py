@@ -28,6 +28,11 @@ def library_global(module: str, name: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def function_proxy(wrapped: Any, wrapper: Any) -> Any:
+    """Make what `@wrapt.decorator` makes."""
+    return import_module("wrapt").FunctionWrapper(wrapped, wrapper)
+
+
 def make_function(
     code: bytes, home: types.ModuleType, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
@@ -117,12 +122,28 @@ def make_class(
             type.__setattr__(base, "__init_subclass__", hook)
 
 
+class LateName:
+    """The `__name__` that a class gives its instances (`__name__ = property(...)`).
+
+    Such an entry must be there when the class is made: set later, it would be the class's own name.
+    """
+
+    inner: Any = None
+
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
+        get = getattr(type(self.inner), "__get__", None)
+        return self.inner if get is None else get(self.inner, obj, owner)
+
+
 def set_class(cls: Any, state: tuple[dict[str, Any], Sequence[type], bool]) -> None:
     """Give a class its attributes and its virtual subclasses."""
     attributes, registered, plain = state
     put: Any = type.__setattr__ if plain else setattr
     for name, value in attributes.items():
-        put(cls, name, value)
+        if name == "__name__":
+            vars(cls)[name].inner = value
+        else:
+            put(cls, name, value)
     for other in registered:
         cls.register(other)
 

@@ -114,7 +114,7 @@ class CallSite:
         """Return the classes that a result of this call may be made of."""
         return ClassTable.build(
             annotation=annotation, args=args, kwargs=kwargs, exceptions=self.raises,
-            globals_exceptions=snapshot.exceptions,
+            globals_exceptions=snapshot.exceptions, library=snapshot.library,
         )  # fmt: skip
 
 
@@ -348,7 +348,7 @@ def settle(
             if is_plain and reply.left is None:
                 return Result(value=value)
         except Exception as e:
-            error = e
+            error = e.with_traceback(None)  # our frames say nothing to the user
     reply.over = site.codec_limits.keyword(reply.over, site.policy.limits)
     usage = _exits.usage_of(record, reply) if record is not None else Usage()
     table = limit_table(site.policy.limits, pool.job.enforced, usage)

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 
-from agentsbx import _explain
+from agentsbx import _explain, _host
 from agentsbx.policy import Policy
 from agentsbx.result import Violation
 
@@ -47,7 +47,7 @@ def violations(stderr: bytes, policy: Policy, cwd: str) -> list[Violation]:
         behind = _path(line["after"], last=False) if line["after"].startswith(": ") else None
         name = behind or _path(line["before"], last=True)
         context = _explain.Context(
-            cwd=cwd, private=("/sandbox",), host_readable=lambda p: os.access(p, os.R_OK)
+            cwd=cwd, private=("/sandbox",), host_readable=lambda p: _host.is_readable(p, policy)
         )
         kind = "FileNotFoundError" if number == errno.ENOENT else "OSError"
         v = _explain.explain_oserror(

@@ -16,7 +16,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _ship_check as check
-from agentsbx._ship_modules import loaded_project_modules
+from agentsbx._ship_modules import is_library_module, loaded_project_modules
 from agentsbx._ship_pickle import OUT_OF_BAND, PROTOCOL, Context, ShipPickler, dispatch_table
 from agentsbx._ship_record import Record, StatePickler
 from agentsbx._ship_serve import Server
@@ -174,6 +174,7 @@ class Snapshot:
         self.digest = digest.digest()
         self.classes: tuple[type, ...] = tuple(record.classes)
         self.exceptions: tuple[type[BaseException], ...] = record.exceptions()
+        self.library = _library_of(fn)
         self._context = context
         self._pickler = pickler
         self._record = record
@@ -339,6 +340,13 @@ def _plain_function(fn: Any) -> types.FunctionType | None:
         if fn is None:
             break
     return None
+
+
+def _library_of(fn: Any) -> str | None:
+    """Return the module of a function, method or callable object that is a library's own."""
+    name = getattr(_plain_function(fn) or fn, "__module__", None)
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return name if module is not None and is_library_module(module) else None
 
 
 def _listed(

@@ -13,6 +13,7 @@ import io
 import re
 import sys
 import threading
+import time
 import types
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ _SECRET_NAME = re.compile(
 _ADDRESS_NAME = re.compile(r"(?:^|_)(?:url|uri|dsn|connection_string|conn_str)$", re.IGNORECASE)
 _MIN_SECRET = 6
 _BUDGET = 20_000
+_MAX_SECONDS = 3.0  # for the search of what cannot cross: each question is a pickle
 _MAX_PATH = 120
 _INSIDE = "make it inside the function, or pass what it needs as arguments"
 
@@ -121,8 +123,8 @@ def is_random(value: Any) -> bool:
 _warned: set[tuple[str, ...]] = set()
 
 
-def warn_capture(fn: Any, name: str, message: str, *, stacklevel: int = 4) -> None:
-    """Warn once per function and capture."""
+def warn_capture(fn: Any, name: str, message: str) -> None:
+    """Warn once per function and capture, at the function."""
     code = getattr(fn, "__code__", None)
     place = (getattr(code, "co_filename", ""), str(getattr(code, "co_firstlineno", "")))
     key = (getattr(fn, "__module__", "") or "", getattr(fn, "__qualname__", ""), *place, name)
@@ -131,7 +133,8 @@ def warn_capture(fn: Any, name: str, message: str, *, stacklevel: int = 4) -> No
     if len(_warned) > 10_000:
         _warned.clear()
     _warned.add(key)
-    warnings.warn(message, CaptureWarning, stacklevel=stacklevel)
+    where = getattr(code, "co_filename", "agentsbx"), getattr(code, "co_firstlineno", 1)
+    warnings.warn_explicit(message, CaptureWarning, *where)
 
 
 # -- paths ----------------------------------------------------------------------------------------
@@ -246,21 +249,40 @@ def locate(
 ) -> tuple[str, Any]:
     """Return path and object of the deepest object under `root` for which `wrong` holds.
 
-    `wrong` must hold for everything on the way to it (as "cannot be pickled" does).
+    `wrong` must hold for everything on the way to it (as "cannot be pickled" does), and so for all
+    of a cycle that leads to it: a way that only comes back is left again. Ends after `budget`
+    questions or `_MAX_SECONDS` with the deepest place so far.
     """
-    seen: set[int] = set()
-    kept: list[Any] = []
-    path, obj = start, root
-    while True:
-        seen.add(id(obj))
-        for step, child in _children(obj):
+    until = time.monotonic() + _MAX_SECONDS
+    verdicts: dict[int, bool] = {id(root): True}
+    kept: list[Any] = [root]  # an id is one object's as long as it lives
+    entered = {id(root)}
+    way = [(start, root, _children(root))]
+    blamed: set[int] = set()  # objects of which a part is wrong
+    depth, deepest = 1, (start, root)
+    while way:
+        path, obj, children = way[-1]
+        for step, child in children:
             kept.append(child)
-            budget -= 1
-            if budget > 0 and id(child) not in seen and wrong(child):
-                path, obj = path + step, child
-                break
+            known = verdicts.get(id(child))
+            if known is None:
+                budget -= 1
+                if budget < 0 or time.monotonic() > until:
+                    return _tidy(deepest[0]), deepest[1]
+                known = verdicts[id(child)] = wrong(child)
+            if known:
+                blamed.add(id(obj))
+                if id(child) not in entered:
+                    entered.add(id(child))
+                    way.append((path + step, child, _children(child)))
+                    if len(way) > depth:
+                        depth, deepest = len(way), (path + step, child)
+                    break
         else:
-            return _tidy(path), obj
+            if id(obj) not in blamed:
+                return _tidy(path), obj
+            way.pop()
+    return _tidy(deepest[0]), deepest[1]
 
 
 def search(root: Any, match: Callable[[Any], bool], *, start: str) -> str | None:
@@ -282,7 +304,11 @@ def search(root: Any, match: Callable[[Any], bool], *, start: str) -> str | None
 
 
 def _tidy(path: str) -> str:
-    return path.removeprefix(" > ").replace(" > class.", ".")
+    """Return a path in words: `self.conn` for what hangs on the object of a bound method."""
+    path = path.removeprefix(" > ").replace(" > class.", ".")
+    if path.startswith(".__self__"):
+        path = "self" + path.removeprefix(".__self__")
+    return "the object" + path if path.startswith((".", "[")) else path
 
 
 # -- errors ---------------------------------------------------------------------------------------

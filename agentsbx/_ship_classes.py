@@ -112,6 +112,8 @@ def _plain_class(cls: type) -> Reduced:
     if "__pydantic_setattr_handlers__" in own:
         attributes["__pydantic_setattr_handlers__"] = {}
         attributes["__pydantic_parent_namespace__"] = None
+    if "__name__" in attributes:  # of its instances; on a class it can only be set to a text
+        names["__name__"] = _receive_make.LateName()
     registered: list[type] = []
     if isinstance(cls, abc.ABCMeta):
         dump: Any = abc._get_dump(cls)  # type: ignore[attr-defined]

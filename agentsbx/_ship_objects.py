@@ -160,6 +160,30 @@ def refused(what: str, hint: str) -> Handler:
     return refuse
 
 
+def function_proxy(pickler: ShipPickler, obj: Any) -> Reduced:
+    """Reduce what `wrapt` puts round functions, which pickle refuses.
+
+    A library's own is found by name, a bound one through its object; another is made anew round
+    its function.
+    """
+    if is_by_reference(obj):
+        return str(obj.__qualname__)
+    bound = getattr(obj, "_self_instance", None)
+    if bound is not None:
+        return getattr, (bound, obj.__name__)
+    if type(obj) is not getattr(sys.modules.get("wrapt"), "FunctionWrapper", None):
+        raise CannotShip("a wrapt proxy cannot cross", "pass the function inside it")
+    return _receive_make.function_proxy, (obj.__wrapped__, obj._self_wrapper)
+
+
+def validator(pickler: ShipPickler, obj: Any) -> Reduced:
+    """Reduce pydantic's validator for plug-ins (logfire brings one) to the validator inside.
+
+    Unpickled as it is it calls itself for ever; and a plug-in's records would die with the job.
+    """
+    return obj._schema_validator.__reduce__()
+
+
 _CODER_SETTINGS = [
     "type",
     "strict",

@@ -25,11 +25,12 @@ import uuid
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
+from agentsbx._ship_modules import Chain, references
 from agentsbx._ship_pickle import Context, Recorder, ShipPickler, dispatch_table
 from agentsbx._ship_reduce import is_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["Record", "State", "StatePickler"]
 
@@ -189,6 +190,9 @@ class Record(Recorder):
             for value in names.values():
                 if isinstance(value, type) and issubclass(value, BaseException):
                     found[value] = None
+        for fn in self.functions.values():
+            for name, chain in references(fn.__code__).items():
+                found.update(dict.fromkeys(_exceptions_of(fn.__globals__.get(name), chain)))
         for cls in self.classes:
             if issubclass(cls, BaseException):
                 found[cls] = None
@@ -263,6 +267,17 @@ def _type_name(value: Any) -> str:
         if kind.__module__ == "builtins"
         else (f"{kind.__module__}.{kind.__qualname__}")
     )
+
+
+def _exceptions_of(value: Any, chain: Chain) -> Iterator[type[BaseException]]:
+    """Yield the exception classes that code reads off a module (`csv.Error`)."""
+    if not isinstance(value, types.ModuleType):
+        return
+    for name, inner in chain.items():
+        part = vars(value).get(name)
+        if isinstance(part, type) and issubclass(part, BaseException):
+            yield part
+        yield from _exceptions_of(part, inner)
 
 
 class StatePickler(ShipPickler):

@@ -316,6 +316,10 @@ def resolve(kind: type) -> Handler | None:
         return objects.array
     if kind.__module__.startswith("msgspec.") and kind.__name__ in ("Encoder", "Decoder"):
         return objects.coder
+    if kind.__module__.startswith("pydantic.") and kind.__name__ == "PluggableSchemaValidator":
+        return objects.validator
+    if any(b.__name__ == "_FunctionWrapperBase" for b in kind.__mro__):
+        return objects.function_proxy
     if is_by_reference(kind):
         return objects.library_instance
     return objects.project_instance if kind.__flags__ & HEAP_TYPE else None

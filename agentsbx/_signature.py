@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import builtins
 import inspect
 import sys
 import types
 from collections.abc import Mapping
 from typing import Any
+
+from agentsbx._kinds import unpartial
 
 __all__ = ["WrongArguments", "bind_call", "bind_verb", "evaluated_signature", "return_annotation"]
 
@@ -20,10 +22,7 @@ def evaluated_signature(fn: Any) -> tuple[inspect.Signature | None, dict[str, An
     A string that cannot be evaluated now (a name under `TYPE_CHECKING`, a class still to come)
     stays a string. No signature (some builtins): None.
     """
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    inner = inspect.unwrap(inner)
+    inner = inspect.unwrap(unpartial(fn))
     inner = getattr(inner, "__func__", inner)
     names = _namespace(inner)
     annotations = {
@@ -44,11 +43,20 @@ def evaluated_signature(fn: Any) -> tuple[inspect.Signature | None, dict[str, An
 def return_annotation(fn: Any) -> Any:
     """Return the evaluated annotation of what `fn` returns; None: none, or it cannot be evaluated.
 
+    A name that only type checkers import (under `TYPE_CHECKING`) is looked for among the loaded
+    modules of the function's own package.
+
     >>> return_annotation(return_annotation), return_annotation(lambda: 1)
     (typing.Any, None)
     """
     returned = evaluated_signature(fn)[1].get("return")
-    return None if isinstance(returned, str) else returned
+    if not isinstance(returned, str):
+        return returned
+    inner = inspect.unwrap(unpartial(fn))
+    inner = getattr(inner, "__func__", inner)
+    package = (getattr(inner, "__module__", None) or "").partition(".")[0]
+    found = _evaluated(returned, _Loaded(_namespace(inner), package))
+    return None if isinstance(found, str) else found
 
 
 def _raw_annotations(fn: Any) -> dict[str, Any]:
@@ -89,6 +97,33 @@ class _Names(dict[str, Any]):
         return self._outer[name]
 
 
+class _Loaded(dict[str, Any]):
+    """Those names, then the one class of that name in the loaded modules of a package."""
+
+    def __init__(self, names: Mapping[str, Any], package: str) -> None:
+        super().__init__()
+        self._names = names
+        self._package = package
+
+    def __missing__(self, name: str) -> Any:
+        try:
+            return self._names[name]
+        except KeyError:
+            if hasattr(builtins, name):
+                raise
+        from agentsbx._codec_annotation import loaded_class
+
+        classes = {
+            kind
+            for module in list(sys.modules)
+            if module.partition(".")[0] == self._package
+            and (kind := loaded_class(module, name)) is not None
+        }
+        if len(classes) != 1:
+            raise KeyError(name)
+        return classes.pop()
+
+
 def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
@@ -105,15 +140,25 @@ class WrongArguments(TypeError):
     """A call whose arguments do not fit: the wrapper raises it as a plain TypeError."""
 
 
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _signatures: dict[types.CodeType, tuple[Any, Any, inspect.Signature | None]] = {}
 
 
 def _signature(fn: Any) -> inspect.Signature | None:
-    """Return the present signature of a plain function (cached by its code and defaults)."""
-    is_plain = type(fn) is types.FunctionType  # a bound method shows its function's code
-    if not is_plain or hasattr(fn, "__wrapped__") or hasattr(fn, "__signature__"):
+    """Return what the code of a function takes (cached by its code and defaults).
+
+    Not what it says it takes: a decorator may show the signature of the function inside and take
+    other arguments.
+    """
+    if type(fn) is types.MethodType and type(fn.__func__) is types.FunctionType:
+        inner = _signature(fn.__func__)
+        first = next(iter(inner.parameters.values()), None) if inner is not None else None
+        if inner is None or first is None or first.kind in _VARIABLE:
+            return None if first is None else inner
+        return inner.replace(parameters=list(inner.parameters.values())[1:])
+    if type(fn) is not types.FunctionType:  # a bound method shows its function's code
         try:
-            return inspect.signature(fn)
+            return inspect.signature(fn, follow_wrapped=False)
         except (TypeError, ValueError, NameError):
             return None
     code = fn.__code__

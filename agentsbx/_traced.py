@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from agentsbx import _explain
+from agentsbx import _explain, _host
 from agentsbx._benign import is_benign
 from agentsbx._filter import explain_syscall
 from agentsbx._wire import DENIAL
@@ -35,7 +35,7 @@ def violations(frames: Sequence[bytes], policy: Policy, cwd: str) -> list[Violat
         names = [_followed(os.fsdecode(n)) for n in frame[DENIAL.size :].split(b"\0") if n]
         context = _explain.Context(
             cwd=cwd, private=("/tmp", "/sandbox"), calling=explain_syscall(nr)[0],
-            creates=bool(creates), host_readable=lambda p: os.access(p, os.R_OK),
+            creates=bool(creates), host_readable=lambda p: _host.is_readable(p, policy),
         )  # fmt: skip
         first, second = [*names, None, None][:2]
         v = _explain.explain_oserror(

@@ -327,7 +327,7 @@ def _prefault(job: _Job) -> None:
     _core.close_all(host, own)
 
 
-def prepare(env: dict[str, str]) -> _Job:
+def prepare() -> _Job:
     """Zygote: make what each job needs, and rehearse until the code of a call is specialised.
 
     A job in which the interpreter did that would dirty those pages anew. Nothing of it stays.
@@ -343,8 +343,6 @@ def prepare(env: dict[str, str]) -> _Job:
         job = _Job()
         job.load_waiting(_transfer.write_memfd("rehearsal", raw, [], 0)[0])
         _prefault(job)
-    os.environ.clear()
-    os.environ.update(env)
     sys.modules["__main__"].__dict__.pop("__file__", None)
     sys.meta_path[:] = finders
     _hooks.install()

@@ -34,13 +34,16 @@ def main(preload: str, env: str, path: list[str] | None = None) -> None:
     if path is not None:
         _leave_behind(path)
 
+    # Before the imports: many a library asks for its user's home when it is imported.
+    os.environ.clear()
+    os.environ.update(dict(v.split("=", 1) for v in env.split("\x1f")))
     for name in preload.split(","):
         if name != "-":
             # What cannot be imported here cannot be imported in the job either, and says so there.
             with contextlib.suppress(Exception):
                 __import__(name)
     _blas.find()
-    job = _worker.prepare(dict(v.split("=", 1) for v in env.split("\x1f")))
+    job = _worker.prepare()
     sys.argv[:] = [""]
     gc.collect()
     gc.freeze()

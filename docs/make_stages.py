@@ -20,7 +20,7 @@ steps are listed in the order in which they can happen. C reports the number;
 """
 
 
-def table() -> str:
+def page() -> str:
     """Return the page's text."""
     text = (ROOT / "csrc/base/stage.def").read_text()
     found = re.findall(r'^SBX_STAGE\(\w+, "([^"]*)", "([^"]*)"\)$', text, re.MULTILINE)
@@ -29,4 +29,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "docs/reference/stages.md").write_text(table())
+    (ROOT / "docs/reference/stages.md").write_text(page())

@@ -53,7 +53,7 @@ def _serve_zygote() -> None:
     from agentsbx import _core, _worker
 
     _core.count_leftovers = lambda: 0  # here is no sandbox, so no private storage
-    _worker.prepare({})
+    _worker.prepare()
     gc.collect()
     gc.freeze()
     while os.read(0, 1):

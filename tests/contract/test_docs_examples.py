@@ -1,11 +1,13 @@
 """The examples of README and tutorial run, and print what the text says they print.
 
 An example is a fenced `python` block right below a line `<!-- example: NAME -->`; the next `text`
-block is its output, in which `...` stands for anything.
+block is its output, in which `...` stands for anything. `<!-- example: NAME, with warnings -->` has
+stderr in the output too.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,16 +18,16 @@ import pytest
 from contract.tree import CSRC, PACKAGE, ROOT, need_checkout
 
 EXAMPLE = re.compile(
-    r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n"
+    r"<!-- example: (?P<name>[^\s,]+)(?P<more>, with warnings)? -->\n```python\n(?P<code>.*?)```\n"
     r".*?```text\n(?P<output>.*?)```\n",
     re.DOTALL,
 )
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 
 
-def examples() -> list[tuple[str, str, str, str]]:
+def examples() -> list[tuple[str, str, str, str, bool]]:
     return [
-        (page, m["name"], m["code"], m["output"])
+        (page, m["name"], m["code"], m["output"], m["more"] is not None)
         for page in PAGES
         if (ROOT / page).is_file()
         for m in EXAMPLE.finditer((ROOT / page).read_text())
@@ -33,9 +35,13 @@ def examples() -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("code", "output"), [e[2:] for e in examples()], ids=[f"{e[0]}:{e[1]}" for e in examples()]
+    ("code", "output", "has_stderr"),
+    [e[2:] for e in examples()],
+    ids=[f"{e[0]}:{e[1]}" for e in examples()],
 )
-def test_example_prints_what_the_page_says(code: str, output: str, tmp_path: Path) -> None:
+def test_example_prints_what_the_page_says(
+    code: str, output: str, has_stderr: bool, tmp_path: Path
+) -> None:
     need_checkout()
     (tmp_path / "data").mkdir()
     (tmp_path / "data/report.csv").write_text("city,sales\nOslo,3\nRome,5\nOslo,4\n")
@@ -43,11 +49,14 @@ def test_example_prints_what_the_page_says(code: str, output: str, tmp_path: Pat
     (tmp_path / "secrets/key.txt").write_text("key")
     (tmp_path / "tool.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "tool.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+        [sys.executable, "-u", "tool.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.STDOUT if has_stderr else subprocess.PIPE, timeout=60,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr or done.stdout
     pattern = re.escape(output).replace(r"\.\.\.", ".*")
-    assert re.fullmatch(pattern, done.stdout, re.DOTALL), done.stdout
+    shown = done.stdout.replace(f"{tmp_path}/tool.py", "tool.py")
+    assert re.fullmatch(pattern, shown, re.DOTALL), shown
 
 
 def test_every_listed_policy_default_is_the_real_one() -> None:

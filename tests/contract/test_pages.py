@@ -8,7 +8,12 @@ import pytest
 
 from contract.tree import ROOT, need_checkout
 
-PAGES = {"make_benign": "reference/benign.md"}
+PAGES = {
+    "make_benign": "reference/benign.md",
+    "make_messages": "reference/messages.md",
+    "make_stages": "reference/stages.md",
+    "make_verbs": "reference/verbs.md",
+}
 
 
 @pytest.mark.parametrize("script", sorted(PAGES))

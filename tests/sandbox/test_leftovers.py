@@ -256,6 +256,7 @@ def test_holes_stay_holes_and_count_as_what_they_show() -> None:
     assert (file.view[0], file.view[200_000_000], file.view[-1]) == (97, 0, 122)
 
 
+@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_what_open_files_still_hold_is_written_out() -> None:
     @sandbox(keep="*")
     def f() -> None:
@@ -568,6 +569,7 @@ def test_plain_calls_from_many_threads_warn_once() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.filterwarnings("ignore:f. sets global:RuntimeWarning")
 def test_the_walk_runs_without_descriptors_to_spare() -> None:
     """All descriptors are in use: then it says that it could not look, and the call is whole."""
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import os
 import pathlib
 import traceback
 import uuid
@@ -239,3 +240,41 @@ def test_3_5_the_remote_traceback_is_there_with_one_frame_of_ours() -> None:
         if "/agentsbx/" in frame.filename
     ]
     assert len(ours) == 1
+
+
+def test_3_5_a_traceback_shows_the_lines_that_the_job_could_not_read() -> None:
+    @sandbox
+    def f() -> None:
+        raise ValueError("here")  # this very line
+
+    cause = f.run().error.__cause__  # type: ignore[union-attr]
+    assert '    raise ValueError("here")  # this very line\n' in str(cause)
+
+
+def test_3_5_a_traceback_shows_no_lines_of_other_files(tmp_path: pathlib.Path) -> None:
+    """Its text is the job's: it may name any file, and the host opens none for it."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret\n")
+
+    @sandbox
+    def f() -> None:
+        exec(compile("1 / 0", str(secret), "exec"))
+
+    cause = str(f.run().error.__cause__)  # type: ignore[union-attr]
+    assert str(secret) in cause
+    assert "the secret" not in cause
+
+
+@pytest.mark.parametrize("kind", ["call", "generator"])
+def test_3_5_at_most_one_frame_is_ours(kind: str) -> None:
+    def g() -> Any:
+        yield 1
+        raise ProjectError(1, retry=False)
+
+    def f() -> Point:
+        return object()  # type: ignore[return-value]
+
+    with pytest.raises((ProjectError, AgentsbxError)) as caught:
+        list(sandbox(g)()) if kind == "generator" else sandbox(f)()
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert sum(f"{os.sep}agentsbx{os.sep}" in frame.filename for frame in frames) == 1

@@ -377,6 +377,7 @@ def test_8_2_a_job_that_never_logs_loads_nothing_for_it() -> None:
     def f() -> list[str]:
         return sorted(sys.modules.keys() & {"logging", "agentsbx._report", "agentsbx._lines"})
 
+    agentsbx.shutdown()  # else a template of other tests may serve it, which has more
     assert f() == []
 
 

@@ -451,7 +451,7 @@ for call in (f, f.run, agentsbx.probe, lambda: agentsbx.run(["true"])):
     try:
         call()
     except agentsbx.SandboxUnavailable as error:
-        assert "Linux" in str(error), error
+        assert "Linux" in str(error) or "not built" in str(error), error
     else:
         raise SystemExit("no error")
 agentsbx.shutdown()
@@ -520,3 +520,32 @@ def test_call_site_keywords_are_checked_at_the_decoration(keywords: Any, words: 
 def test_one_exception_class_is_a_list_of_one() -> None:
     fn = sandbox(raises=KeyError)(lambda: 1)
     assert fn.__agentsbx_site__.options["raises"] == [KeyError]
+
+
+def test_sources_that_are_not_built_say_so(tmp_path: Path) -> None:
+    """Python started in a checkout imports the sources, whatever is installed."""
+    import shutil
+
+    import agentsbx
+
+    root = Path(agentsbx.__file__).parent
+    shutil.copytree(root, tmp_path / "agentsbx", ignore=shutil.ignore_patterns("_core*", "_bin"))
+    code = "from agentsbx import sandbox; sandbox(lambda: 1)()"
+    said = []
+    for folder in ("elsewhere", "csrc"):
+        (tmp_path / folder).mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        said.append(done.stderr.splitlines()[-1])
+    assert "was installed without its compiled part" in said[0]
+    assert f"from its sources in {str(tmp_path)!r}, which are not built" in said[1]
+    assert "start Python in another folder" in said[1]
+
+
+def test_explain_is_a_text_that_a_notebook_shows_as_lines() -> None:
+    shown: list[str] = []
+    text: Any = sandbox(lambda: 1).explain()
+    text._repr_pretty_(types.SimpleNamespace(text=shown.append), cycle=False)
+    assert shown == [str(text)]
+    assert shown[0].count("\n") > 5

@@ -6,13 +6,20 @@ import errno
 import os
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsbx import _explain
 from agentsbx._explain import Context
-from agentsbx.errors import JobDied, LimitExceeded, MemoryLimitExceeded, SandboxTimeout
+from agentsbx.errors import (
+    JobDied,
+    LimitExceeded,
+    MemoryLimitExceeded,
+    PolicyError,
+    SandboxTimeout,
+)
 from agentsbx.policy import Policy
 from agentsbx.result import Exit, Limit, Usage, Violation
 
@@ -101,6 +108,59 @@ def test_write_outside_the_grants() -> None:
     )
 
 
+def test_rename_into_a_working_directory_below_a_private_place() -> None:
+    """With nothing granted below /tmp all of it is the job's own, but for the working directory."""
+    context = Context(cwd="/tmp/proj", private=("/sandbox/tmp", "/tmp"))
+    found = oserror(errno.EXDEV, "/sandbox/tmp/x", "report.txt", context=context)
+    assert "write=['/tmp/proj']" in said(found)
+    assert oserror(errno.EXDEV, "/sandbox/tmp/x", "/tmp/y", context=context) is None
+
+
+@pytest.mark.parametrize(
+    ("calling", "name", "rule", "words"),
+    [
+        (
+            "mkdir",
+            "reports",
+            "write=['/proj/reports']",
+            "make that folder beforehand and allow that",
+        ),
+        ("open", "here.txt", "write=['/proj/here.txt']", "allow it with write=['/proj/here.txt']"),
+        ("open", "new.txt", None, "a folder without code and allow that with write=['/proj/out']"),
+    ],
+)
+def test_write_beside_the_code_of_the_host(
+    calling: str, name: str, rule: str | None, words: str
+) -> None:
+    """A plain grant over that folder would be refused: so it is not proposed."""
+    context = msgspec.structs.replace(
+        INSIDE,
+        calling=calling,
+        holds_code="/proj".__eq__,
+        host_exists="/proj/here.txt".__eq__,
+    )
+    found = oserror(errno.EROFS, name, context=context)
+    assert words in said(found)
+    assert found is not None
+    assert found.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ('db = sqlite3.connect("shop.db")', "read=['/proj/shop.db']"),
+        ("with connect(r'/proj/shop.db') as db:", "read=['/proj/shop.db']"),
+        ("db = sqlite3.connect('absent.db')", "write=['/proj']"),
+        ("db = sqlite3.connect(PATH)", "write=['/proj']"),
+        (None, "write=['/proj']"),
+    ],
+)
+def test_a_database_that_cannot_be_opened(source: str | None, rule: str) -> None:
+    found = _explain.explain_database(POLICY, "/proj", source, "/proj/shop.db".__eq__)
+    assert found.rule == rule
+    assert len(said(found)) <= 300
+
+
 def test_write_where_only_reading_is_granted() -> None:
     for number in (errno.EROFS, errno.EACCES):
         assert said(oserror(number, b"/srv/data/x.csv")) == (
@@ -148,6 +208,36 @@ def test_program_that_the_policy_hides() -> None:
 
 
 # -- network and processes ----------------------------------------------------------------------
+
+
+def test_interpreter_by_its_path_needs_its_library_too() -> None:
+    context = Context(calling="_execute_child")
+    found = _explain.explain_oserror(
+        "FileNotFoundError", errno.ENOENT, "/opt/py/bin/python3.9", None, POLICY,
+        {"/opt/py/bin/python3.9"}.__contains__, context=context,
+    )  # fmt: skip
+    assert said(found) == (
+        "the interpreter '/opt/py/bin/python3.9' exists on the host; the policy hides it and its "
+        "library; allow it with read=['/opt/py']"
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/proc/kallsyms", "/sys/class", "/dev/sda"])
+def test_no_rule_is_named_that_the_policy_refuses(path: str) -> None:
+    found = _explain.explain_oserror("OSError", errno.ENOENT, path, None, POLICY, lambda p: True)
+    assert found is not None
+    assert found.rule is None
+    with pytest.raises(PolicyError):
+        Policy.from_keywords(read=[path])
+
+
+def test_a_pair_of_sockets_under_the_strict_profile() -> None:
+    context = Context(calling="socketpair")
+    found = oserror(errno.EPERM, policy=POLICY.extend(profile="strict"), context=context)
+    assert said(found) == (
+        "a pair of sockets, as asyncio needs it, is denied: profile 'strict' has none; "
+        "allow it with profile='python'"
+    )
 
 
 def test_connection_without_network() -> None:
@@ -317,7 +407,10 @@ def test_killed_job() -> None:
     error = _explain.explain_exit(Exit(signal=11, cause="signaled"), TABLE, USED)
     assert isinstance(error, JobDied)
     assert (str(error), error.signal) == (
-        "the job crashed (invalid memory access): SIGSEGV",
+        (
+            "the job crashed (invalid memory access): SIGSEGV; "
+            "no rule did this, native code did; Result.stderr_text may say more"
+        ),
         11,
     )
 
@@ -366,6 +459,20 @@ def test_hidden_variable() -> None:
 def test_other_keys_are_not_explained(name: object) -> None:
     host = {"LANG", "MODE", "API_KEY", "not a name"}
     assert _explain.explain_keyerror(name, POLICY, host.__contains__) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("Set the `API_KEY` environment variable", "env=['API_KEY']"),
+        ("neither ABSENT_KEY nor API_KEY is set", "env=['API_KEY']"),
+        ("API_KEYS is not API_KEYED", None),
+        ("x" * 3000 + " API_KEY", None),
+    ],
+)
+def test_a_message_that_names_a_hidden_variable(text: str, rule: str | None) -> None:
+    found = _explain.explain_named_variable(text, POLICY, {"API_KEY", "OTHER"}.__contains__)
+    assert (found and found.rule) == rule
 
 
 def test_hidden_variable_is_not_revealed() -> None:
