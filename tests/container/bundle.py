@@ -1,12 +1,13 @@
 """Run a command in an OCI container like one that Docker starts when nobody gave it a flag.
 
-    python tests/container/bundle.py [--user UID] [--runtime crun|runc] [--flag NAME].. -- COMMAND..
+    python tests/container/bundle.py [--user UID] [--runtime crun|runc] [--flag F].. -- COMMAND..
 
-The root filesystem is the host's /usr, read-only, a few files of /etc, this interpreter, and a *copy* of
-this checkout in the same place, which belongs to the user. Seccomp profile, capabilities, masked paths
-come from docker.toml. Only root can start one (no daemon, no image, nothing is downloaded). `--flag`
-takes away one of Docker's walls, under Docker's name for it: `seccomp=unconfined`, `systempaths=unconfined`,
-`cap-add=SYS_ADMIN`. Exit status: the command's, or 125 where the runtime could not start it.
+The root filesystem is the host's /usr, read-only, a few files of /etc, this interpreter, and a
+*copy* of this checkout in the same place, which belongs to the user. Seccomp profile, capabilities
+and masked paths come from docker.toml. Only root can start one (no daemon, no image, nothing is
+downloaded). `--flag` takes away one of Docker's walls, by Docker's name: `seccomp=unconfined`,
+`systempaths=unconfined`, `cap-add=SYS_ADMIN`. Exit status: the command's, or 125 where the runtime
+could not start it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def seccomp(capabilities: list[str]) -> dict[str, Any]:
 
 
 def config(args: argparse.Namespace, binds: list[tuple[Path, Path, str]]) -> dict[str, Any]:
-    """Return the container's `config.json`; `binds` are (on the host, in the container, ro or rw)."""
+    """Return the container's `config.json`; `binds`: (on the host, in the container, ro or rw)."""
     names = FACTS["capabilities"] + [
         flag.partition("=")[2] for flag in args.flag if flag.startswith("cap-add=")
     ]
@@ -161,8 +162,8 @@ def run(args: argparse.Namespace, work: Path) -> int:
     binds = [(Path("/usr"), Path("/usr"), "ro"), (copy, CHECKOUT, "rw")]
     binds += [(place, place, "ro") for place in interpreter_places()]
     (work / "config.json").write_text(json.dumps(config(args, binds), indent=1))
-    # crun refuses hosts with both versions of cgroups: it may not see version 2, in a mount namespace
-    # of its own, and makes no group. runc takes them.
+    # crun refuses hosts with both versions of cgroups: it may not see version 2, in a mount
+    # namespace of its own, and makes no group. runc takes them.
     own = ["--cgroup-manager=disabled"] if args.runtime == "crun" else []
     name = f"agentsbx-{uuid.uuid4().hex[:12]}"
     command = [args.runtime, *own, f"--root={work}/state", "run", f"--bundle={work}", name]
