@@ -347,9 +347,12 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
         want |= 4
     if acct_cg:
         want |= 8
-    enforced["processes"] = (
-        "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
-    )
+    if pids_cg:
+        enforced["processes"] = "cgroup and RLIMIT_NPROC"
+    elif caps.has_nproc:
+        enforced["processes"] = "RLIMIT_NPROC of its own user namespace"
+    else:
+        _missing(policy, "processes", "a pids cgroup where the kernel's root starts it", enforced)
     if policy.strict_limits and lim.cpu_time >= 0 and not acct_cg:
         _missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
     if lim.cpu_time >= 0:
@@ -389,13 +392,22 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
     )  # fmt: skip
 
 
+_MISSING_HINT = (
+    "run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or say "
+    'on_missing="weaken"'
+)
+_MISSING_HINTS = {
+    "processes": "start as an ordinary user (docker: --user 1000), delegate a cgroup, or say "
+    'on_missing="weaken" (RLIMIT_NPROC never holds root)'
+}
+
+
 def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) -> None:
     if policy.on_missing == "error":
         raise SandboxUnavailable(
             f"`{name}=` needs {needs}, and there is none that this process may use",
             missing=[needs],
-            hint=f"run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or "
-            'say on_missing="weaken"',
+            hint=_MISSING_HINTS.get(name, _MISSING_HINT).format(name=name),
         )
     enforced[name] = "not enforced (on_missing='weaken')"
 

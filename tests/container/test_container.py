@@ -128,21 +128,48 @@ def test_a_call_runs_or_is_refused_with_the_flags_that_help(uid: int) -> None:
     assert found["children"] == []
 
 
+def test_with_the_flags_that_the_message_names_a_call_runs() -> None:
+    assert python(REFUSED, *NAMESPACES, "--user=1000").get("result") == 3
+
+
+def test_what_nothing_holds_for_root_of_the_container_is_refused() -> None:
+    """RLIMIT_NPROC does not hold the kernel's root, and there is no cgroup to write to."""
+    found = python(REFUSED, *NAMESPACES)
+    if "result" in found:  # a tier that gives the job another user
+        return
+    assert "`processes=`" in found["text"]
+    assert "--user 1000" in found["hint"]
+
+
+BURST = """
+import json, subprocess, sys
+import agentsbx
+script = "n=0; for i in $(seq 40); do sleep 5 & n=$((n+1)); done; echo $n"
+done = agentsbx.run(["sh", "-c", script], processes=8, on_missing="weaken")
+print(json.dumps({"started": int(done.stdout or b"0"), "by": done.enforced["processes"]}))
+"""
+
+
 @pytest.mark.parametrize("uid", [0, 1000])
-def test_with_the_flags_that_the_message_names_a_call_runs(uid: int) -> None:
-    found = python(REFUSED, *NAMESPACES, f"--user={uid}")
-    assert found.get("result") == 3, found
+def test_what_is_said_of_the_number_of_processes_is_true(uid: int) -> None:
+    """Forty at once: where `enforced` names who holds them they fail, else they start."""
+    found = python(BURST, *NAMESPACES, f"--user={uid}")
+    assert (found["started"] == 40) is ("not enforced" in found["by"]), found
+    assert ("not enforced" in found["by"]) is (uid == 0), found
 
 
-@pytest.mark.parametrize("flags", [(), NAMESPACES[:1], NAMESPACES])
+FREE = (*NAMESPACES, "--user=1000")
+
+
+@pytest.mark.parametrize("flags", [(), NAMESPACES[:1], FREE])
 def test_doctor_says_what_is_missing_there(flags: tuple[str, ...]) -> None:
     done = contained(sys.executable, "-m", "agentsbx", "doctor", "--json", flags=flags)
     found = json.loads(done.stdout)
     assert (done.returncode == 0) is found["works"], done.stderr
     walls = " ".join(found["machine"]["walls"])
     assert ("filter" in walls) is (not flags)
-    assert ("/proc" in walls) is (flags != NAMESPACES)
-    if flags == NAMESPACES:
+    assert ("/proc" in walls) is (flags != FREE)
+    if flags == FREE:
         assert found["works"]
     elif not found["works"]:
         assert any("systempaths=unconfined" in how for how in found["how"].values()), found["how"]
