@@ -217,11 +217,11 @@ static int serve_one(struct sbx_sup *s, struct sbx_tmpl *t)
             t->forking_job = 0;
             t->deadline_ns = SBX_NEVER;
         }
-        sbx_job_forked(s, &m.forked, &fd);
+        sbx_job_forked(s, t, &m.forked, &fd);
     } else if (n == sizeof m.ready && m.head.type == SBX_MSG_READY) {
-        sbx_job_ready(s, &m.ready, &fd);
+        sbx_job_ready(s, t, &m.ready, &fd);
     } else if (n == sizeof m.exited && m.head.type == SBX_MSG_EXITED) {
-        sbx_job_exited(s, &m.exited);
+        sbx_job_exited(s, t, &m.exited);
     } else if (n == sizeof m.reply && m.head.type == SBX_MSG_REPLY) {
         answered(s, t, &m.reply);
     }
