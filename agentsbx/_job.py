@@ -276,9 +276,7 @@ class Exchange:
 
     def _output(self, which: str, data: bytes) -> None:
         if not data:
-            fd = getattr(self.box, which)
-            setattr(self.box, which, -1)
-            os.close(fd)
+            self.box.close_stream(which)
             return
         if not getattr(self.reply, which).add(data) and not self.reply.over:
             self.reply.over = "output"

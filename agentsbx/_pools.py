@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _compile, _core, _host, _zygote
-from agentsbx._boxes import Pool
+from agentsbx._boxes import Pool, PoolGone
 from agentsbx._preload import Wanted
 from agentsbx._supervisor import Starting, Supervisor, SupervisorGone
 from agentsbx.errors import PolicyError, SandboxUnavailable
@@ -297,6 +297,8 @@ class Pools:
             if have is not None:
                 self._pools.move_to_end(key)
                 return have
+            if template_id not in self._bases:  # another thread saw it die, or could not start it
+                raise PoolGone("the zygote is gone", template_id=template_id)
             job = _compile.compile_job(
                 policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
                 masks=_masks(), has_shadow=self._has_shadow, traces=traces,

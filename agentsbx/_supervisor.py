@@ -49,7 +49,22 @@ MAX_SPARE = 32
 # Too many descriptors of this user are in unread messages (unix(7)), or no memory: it passes.
 _PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 SEND_TRIES, SEND_PAUSE_S = 200, 0.005
+# This process has no descriptor or no memory left for what the kernel is asked for.
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _SOCKETS_HIGH = 10  # child ends live here until they are put on 3, 4, 5
+
+
+def no_room(error: OSError) -> Exception:
+    """What to raise for an OSError of the host's own side of a call."""
+    if error.errno not in NO_ROOM:
+        return error
+    what = "memory" if error.errno in (errno.ENOMEM, errno.ENOBUFS) else "file descriptors"
+    return SandboxUnavailable(
+        f"this process has no {what} left for a sandbox: {os.strerror(error.errno)}",
+        missing=[what], errno=error.errno,
+        hint="close what it holds open, or raise its limit (ulimit -n); a sandbox takes about six"
+        if what == "file descriptors" else "free memory, or run fewer sandboxes at once",
+    )  # fmt: skip
 
 
 class SupervisorGone(AgentsbxError):
@@ -115,8 +130,10 @@ class Supervisor:
             self.broker = SharedFd(mine)
             ends.append(theirs)
             host = os.pidfd_open(os.getpid())
-            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH) for fd in (*ends, host)]
-            ends += high
+            high: list[int] = []
+            for fd in (*ends[:2], host):
+                high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH))
+                ends.append(high[-1])  # closed also where the next finds no number
             actions = [(os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(high)]
             argv = [LAUNCHER, "broker", "3", "4", "5"]
             if os.environ.get("AGENTSBX_DEBUG"):
@@ -183,11 +200,23 @@ class Supervisor:
         finally:
             self.control.release()
 
+    @staticmethod
+    def _pair() -> tuple[int, int]:
+        """Sockets for one answer; waits a moment where no descriptor is left."""
+        for left in range(SEND_TRIES, -1, -1):
+            try:
+                return _core.socketpair()
+            except OSError as e:
+                if e.errno not in NO_ROOM or not left:
+                    raise
+            time.sleep(SEND_PAUSE_S)
+        raise AssertionError("unreachable")
+
     def _ask(
         self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1
     ) -> bytes | None:
         """The answer on a reply socket of its own; None when the time is over."""
-        mine, theirs = _core.socketpair()
+        mine, theirs = self._pair()
         try:
             try:
                 self._send(message, (*fds, theirs))
@@ -237,7 +266,7 @@ class Supervisor:
             raise SupervisorGone("the broker closed without an answer")
         err = ErrRecord.unpack(REPLY.unpack(got[0])[3])
         if not err.stage:
-            return int(got[1][0])
+            return got[1].take()[0]
         if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP):
             raise OSError(err.errno, os.strerror(err.errno), f.path)
         raise unavailable(err, object=f.path)
@@ -369,7 +398,6 @@ class Supervisor:
         _, _, pool_id, job_id, version, err, _ = PUB.unpack(got[0])
         if len(got[1]) == 3 and pool_id == pool.id:
             return Box(job_id, version, got[1], pool)
-        _core.close_all(*got[1])
         record = ErrRecord.unpack(err)
         if record.stage == Stage.FORK and record.errno == errno.ECHILD:
             raise PoolGone("the zygote died", template_id=pool.template_id)

@@ -95,9 +95,10 @@ static int left_ms(uint64_t until_ns)
 PyDoc_STRVAR(
     recv_doc,
     "recv(sock, max_bytes: int, max_fds: int = 0, timeout_ms: int = -1)\n"
-    "-> tuple[bytes, tuple[int, ...]] | None\n\n"
+    "-> tuple[bytes, Descriptors] | None\n\n"
     "Receive one message; b'' means that the peer closed, None that the time is over.\n"
-    "Descriptors beyond max_fds are refused with EMSGSIZE.");
+    "Descriptors beyond max_fds are refused with EMSGSIZE; EMFILE: no number was "
+    "left.");
 
 static PyObject *py_recv(PyObject *self, PyObject *args)
 {
@@ -105,7 +106,6 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     unsigned n_fds = 0;
     ssize_t n = 0;
 
-    (void)self;
     if (!PyArg_ParseTuple(args, "ii|ii", &sock, &max_bytes, &max_fds, &timeout))
         return NULL;
     if (max_bytes <= 0 || max_bytes > SBX_MAX_MSG || max_fds < 0 || max_fds > MAX_FDS) {
@@ -137,9 +137,12 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     }
     PyObject *data = n < 0 ? sbx_py_errno(n) : PyBytes_FromStringAndSize(buf, n);
     PyMem_Free(buf);
-    if (!data)
+    if (!data) {
+        while (n >= 0 && n_fds)
+            close(fds[--n_fds]);
         return NULL;
-    PyObject *got = tuple_of_fds(fds, n_fds);
+    }
+    PyObject *got = sbx_py_own(self, fds, n_fds);
     PyObject *both = got ? PyTuple_Pack(2, data, got) : NULL;
     Py_XDECREF(got);
     Py_DECREF(data);
@@ -272,6 +275,8 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
         result = bytes_event(TIME_OVER, "", 0);
     else if (ready == 0 && (n == 0 || n == -ECONNRESET))
         result = bytes_event(CLOSED, "", 0);
+    else if (ready == 0 && n == -EMFILE) /* ours, not the job's fault */
+        result = sbx_py_errno(n);
     else if (ready == 0)
         result =
             n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
@@ -351,6 +356,8 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
         frame = bytes_event(TIME_OVER, "", 0);
     else if (n == 0 || n == -ECONNRESET)
         frame = bytes_event(CLOSED, "", 0);
+    else if (n == -EMFILE)
+        (void)sbx_py_errno(n);
     else
         frame =
             n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);

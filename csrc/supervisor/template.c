@@ -210,6 +210,11 @@ static int serve_one(struct sbx_sup *s, struct sbx_tmpl *t)
 
     if (n == -EMSGSIZE)
         return 1;
+    if (n == -EMFILE && t->state != TEMPLATE_DYING) {
+        /* Word of a job is lost, and the handle to kill it by. */
+        sbx_template_drop(s, t);
+        return 1;
+    }
     if (n <= 0)
         return 0; /* nothing there, or its end: the pidfd tells */
     if (n == sizeof m.forked && m.head.type == SBX_MSG_FORKED) {
