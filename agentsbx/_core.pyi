@@ -8,9 +8,7 @@ _Frame: TypeAlias = tuple[int, int, bytes, int, int, int]
 
 # -- messages (csrc/base/wire.h) ---------------------------------------------------------------
 
-class Descriptors:
-    """Received descriptors, closed with the last reference."""
-
+class Descriptors:  # received, and closed with the last reference
     def __len__(self) -> int: ...
     def numbers(self) -> tuple[int, ...]: ...
     def close(self, number: int = ..., /) -> None: ...

@@ -204,7 +204,8 @@ class Conversation:
             cancel.arm(self._kill)
 
     def _kill(self) -> None:
-        self.rt.sup.kill(self.job_id, Cause.CANCELLED)
+        with contextlib.suppress(SupervisorGone):  # so is the job
+            self.rt.sup.kill(self.job_id, Cause.CANCELLED)
 
     def send(self, body: bytes, views: list[memoryview]) -> None:
         """Send the call and serve it until its next answer.
@@ -253,16 +254,12 @@ class Conversation:
 
     def abort(self, watch: Watch | None) -> None:
         """End it in the middle; what it planted in a write grant is moved aside all the same."""
-        self._kill_quietly()
+        self._kill()
         self.end(detail=False)
         if watch is not None:
             with contextlib.suppress(SupervisorGone, OSError):
                 self.rt.sup.wait_for(self.job_id, DEATH_MS)
             watch.planted()
-
-    def _kill_quietly(self) -> None:
-        with contextlib.suppress(SupervisorGone):
-            self._kill()
 
     def record(self, detail: bool) -> ExitRecord | None:
         """How it ended; None where the answer says all and `detail` is not asked for."""

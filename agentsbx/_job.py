@@ -318,6 +318,8 @@ class Exchange:
                 reply.denials.append(body)
             return False
         if kind == Frame.YIELD and not reply.is_stream:
+            if memfd >= 0:
+                os.close(memfd)
             reply.is_malformed = "an item of a generator"
             return True
         if kind == Frame.FILES and reply.keep is not None:

@@ -188,9 +188,7 @@ def test_zygote_speaks_for_no_job_of_another_template(started: Launcher, evil: P
     assert started.exit_of(waits).cause == "cancelled"
 
 
-def test_what_cannot_kill_the_job_is_not_taken_for_its_pidfd(
-    started: Launcher, evil: Path
-) -> None:
+def test_what_cannot_kill_the_job_is_not_taken_for_its_pidfd(started: Launcher, evil: Path) -> None:
     pool = honest_pool(started)
     other, _ = hostile_pool(started, evil, "no-pidfd")
     assert other.take().err.stage != 0
@@ -199,9 +197,7 @@ def test_what_cannot_kill_the_job_is_not_taken_for_its_pidfd(
 
 
 @pytest.mark.limit(60)
-def test_zygote_that_keeps_the_death_of_a_job_to_itself_dies(
-    started: Launcher, evil: Path
-) -> None:
+def test_zygote_that_keeps_the_death_of_a_job_to_itself_dies(started: Launcher, evil: Path) -> None:
     """Somebody waits for that word; and the process that died may not have been the job."""
     pool = honest_pool(started)
     other, _ = hostile_pool(started, evil, "mute")

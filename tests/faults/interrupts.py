@@ -94,15 +94,13 @@ def main() -> None:
     for one in threads:
         one.join(20)
     after = settled()
-    print(
-        json.dumps(
-            {
-                "calls": calls, "values": values, "interrupted": interrupted,
-                "strange": strange[:10], "before": before, "after": after,
-                "places": _gate.gate().running, "stuck": sum(one.is_alive() for one in threads), "fds": descriptors(),
-            }  # fmt: skip
-        )
-    )
+    report = {
+        "calls": calls, "values": values, "interrupted": interrupted,
+        "strange": strange[:10], "before": before, "after": after,
+        "places": _gate.gate().running, "stuck": sum(one.is_alive() for one in threads),
+        "fds": descriptors(),
+    }  # fmt: skip
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

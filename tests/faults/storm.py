@@ -204,8 +204,12 @@ class Storm:
         chosen = [(f, w) for f, w in zip(FAULTS, WEIGHTS, strict=True) if f in self.faults]
         while not self.is_over.wait(rng.random() * 0.02):
             fault = rng.choices([f for f, _ in chosen], [w for _, w in chosen])[0]
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
+            try:
                 getattr(self, f"do_{fault}")(rng)
+            except (ProcessLookupError, FileNotFoundError, PermissionError):
+                pass  # it was gone before
+            except Exception as error:  # a cancel that raises, for one
+                self.blame(f"{fault}: " + "".join(traceback.format_exception(error)[-6:]))
 
     def kill(self, rng: random.Random, depth: int, note: str, only: str = "") -> None:
         found = [p for p in below(os.getpid(), depth) if only in command(p)]
