@@ -348,7 +348,6 @@ def picture() -> dict[str, int]:
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "processes": len(everything(os.getpid())),
-        "threads": threading.active_count(),
         "mounts": mounts,
         "groups": len(ours),
     }
