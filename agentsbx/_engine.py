@@ -85,6 +85,7 @@ def _after_fork_in_child() -> None:
     global _lock, _current
     _lock = threading.RLock()
     _gate.after_fork()
+    _host.after_fork()
     old, _current = _current, None
     if old is not None:
         old.abandon()

@@ -273,6 +273,9 @@ class Pools:
                 pool.close()
         self._bases.pop(template_id, None)
         self._envs.pop(template_id, None)
+        starting = self._starting.pop(template_id, None)
+        if starting is not None:
+            starting.close()
         self.sup.drop_template(template_id)
 
     def pool(
@@ -367,5 +370,8 @@ class Pools:
         with self._lock:
             for pool in self._pools.values():
                 pool.close()
+            for starting in self._starting.values():
+                starting.close()
+            self._starting.clear()
             self._pools.clear()
             self._templates.clear()

@@ -99,6 +99,11 @@ class Starting:
         if reply >= 0:
             sup.finish(reply, self.places)
 
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        reply, self.reply = self.reply, -1
+        _core.close_all(reply)
+
 
 class Supervisor:
     """One broker and supervisor pair of this process."""

@@ -61,3 +61,11 @@ def test_interrupts_leave_no_descriptor_and_no_place_behind(box: Any) -> None:
     assert report["interrupted"] > report["calls"] / 10, "Ctrl-C came too rarely"
     assert report["after"] <= report["before"] + 1, report
     assert (report["places"], report["stuck"]) == (0, 0), report
+
+
+def test_first_calls_at_once_start_one_of_each(box: Any) -> None:
+    for _ in range(3):
+        report = run("first_use.py")
+        assert report["values"] == list(range(1, 11))
+        assert report["started"] == [1, 1, 1], report
+        assert report["after"] == report["before"], report

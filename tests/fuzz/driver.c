@@ -16,10 +16,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-enum { MAX_SEEDS = 512, MAX_INPUT = 4096 };
+enum { MAX_SEEDS = 512, INPUT_BYTES = 4096 };
 
 static struct {
-    uint8_t bytes[MAX_INPUT];
+    uint8_t bytes[INPUT_BYTES];
     size_t n;
 } seeds[MAX_SEEDS];
 static unsigned n_seeds;
@@ -43,7 +43,7 @@ static void load(const char *folder)
             continue;
         (void)snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
         int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : read(fd, seeds[n_seeds].bytes, MAX_INPUT);
+        ssize_t n = fd < 0 ? -1 : read(fd, seeds[n_seeds].bytes, INPUT_BYTES);
         if (fd >= 0)
             close(fd);
         if (n >= 0)
@@ -71,20 +71,20 @@ static size_t mutate(uint8_t *in, size_t n)
             break;
         case 2: n = at; break;
         case 3:
-            if (n + 4 <= MAX_INPUT)
+            if (n + 4 <= INPUT_BYTES)
                 memcpy(in + (at > n ? n : at), &odd[draw(7)], n - at >= 4 ? 4 : 0);
             break;
         case 4: { /* a piece of another seed */
             unsigned other = draw(n_seeds);
             size_t k = draw(64);
-            if (k <= seeds[other].n && at + k <= MAX_INPUT) {
+            if (k <= seeds[other].n && at + k <= INPUT_BYTES) {
                 memcpy(in + at, seeds[other].bytes, k);
                 n = at + k > n ? at + k : n;
             }
             break;
         }
         default:
-            if (n < MAX_INPUT) {
+            if (n < INPUT_BYTES) {
                 memmove(in + at + 1, in + at, n - at);
                 in[at] = (uint8_t)draw(256);
                 n++;
@@ -102,10 +102,10 @@ int main(int argc, char **argv)
     state = strtoull(argv[2], NULL, 10) | 1;
     load(argv[3]);
     int fd = open("crash", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, MAX_INPUT + 8))
+    if (fd < 0 || ftruncate(fd, INPUT_BYTES + 8))
         return 2;
     uint8_t *kept =
-        mmap(NULL, MAX_INPUT + 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        mmap(NULL, INPUT_BYTES + 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (kept == MAP_FAILED)
         return 2;
     unsigned long long runs = 0;
