@@ -22,7 +22,8 @@ from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
-from agentsbx._supervisor import Supervisor, SupervisorGone, no_room
+from agentsbx._shortage import no_room
+from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
 

@@ -19,7 +19,7 @@ from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
 from agentsbx._output import forward
 from agentsbx._pools import is_same
-from agentsbx._supervisor import no_room
+from agentsbx._shortage import no_room
 from agentsbx._wire import FRAME_INLINE, KILL, PUB, Cause, Event, Frame, Msg
 from agentsbx.errors import ResultError
 

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 
-from agentsbx import _core, _transfer
+from agentsbx import _core, _shortage, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone, SharedFd
 from agentsbx._compile import Job, MountSpec, Template
 from agentsbx._wire import (
@@ -49,22 +49,7 @@ MAX_SPARE = 32
 # Too many descriptors of this user are in unread messages (unix(7)), or no memory: it passes.
 _PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 SEND_TRIES, SEND_PAUSE_S = 200, 0.005
-# This process has no descriptor or no memory left for what the kernel is asked for.
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _SOCKETS_HIGH = 10  # child ends live here until they are put on 3, 4, 5
-
-
-def no_room(error: OSError) -> Exception:
-    """What to raise for an OSError of the host's own side of a call."""
-    if error.errno not in NO_ROOM:
-        return error
-    what = "memory" if error.errno in (errno.ENOMEM, errno.ENOBUFS) else "file descriptors"
-    return SandboxUnavailable(
-        f"this process has no {what} left for a sandbox: {os.strerror(error.errno)}",
-        missing=[what], errno=error.errno,
-        hint="close what it holds open, or raise its limit (ulimit -n); a sandbox takes about six"
-        if what == "file descriptors" else "free memory, or run fewer sandboxes at once",
-    )  # fmt: skip
 
 
 class SupervisorGone(AgentsbxError):
@@ -205,23 +190,11 @@ class Supervisor:
         finally:
             self.control.release()
 
-    @staticmethod
-    def _pair() -> tuple[int, int]:
-        """Sockets for one answer; waits a moment where no descriptor is left."""
-        for left in range(SEND_TRIES, -1, -1):
-            try:
-                return _core.socketpair()
-            except OSError as e:
-                if e.errno not in NO_ROOM or not left:
-                    raise
-            time.sleep(SEND_PAUSE_S)
-        raise AssertionError("unreachable")
-
     def _ask(
         self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1
     ) -> bytes | None:
         """The answer on a reply socket of its own; None when the time is over."""
-        mine, theirs = self._pair()
+        mine, theirs = _shortage.pair()
         try:
             try:
                 self._send(message, (*fds, theirs))

@@ -242,6 +242,23 @@ def test_flood_of_a_zygote_neither_starves_others_nor_fills_descriptors(
     started.tell(lib.DROP_TEMPLATE, template)
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="machine lacks: root (a file of another user)")
+def test_read_grant_can_be_written_only_where_its_id_may(
+    started: Launcher, evil: Path, place: Path
+) -> None:
+    """The read-only mark of a mount in its own namespace is the zygote's to take away."""
+    folder = place / f"grant-{started.process.pid}"
+    folder.mkdir()
+    (folder / "file").write_text("of root\n")
+    (folder / "file").chmod(0o644)
+    template, err = hostile(started, evil, "grant")
+    assert err.stage == 0, err
+    _, err = started.pool(template, lib.command_job(binds=1), mounted(started, folder))
+    assert (err.stage, err.op) == (1, 7), "it died before it had tried"
+    was_opened = err.detail & 1
+    assert not was_opened
+
+
 # -- the supervisor ------------------------------------------------------------------------------
 
 
