@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import json
 import os
 import random
@@ -240,16 +241,26 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
 
 
-def resident_kb(pid: int) -> int:
+def resident_kb(pid: int, what: str = "VmRSS") -> int:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
+            if line.startswith(what):
                 return int(line.split()[1])
     return 0
+
+
+def held() -> list[str]:
+    """What this process has open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return sorted(found)
 
 
 def sample() -> dict[str, int]:
@@ -268,7 +279,8 @@ def sample() -> dict[str, int]:
         for found in Path("/sys/fs/cgroup").glob("**/agentsbx-*/slot-*"):
             groups += any(f"agentsbx-{b}-" in str(found) for b in brokers)
     return {
-        "host_kb": resident_kb(me),
+        "host_kb": resident_kb(me, "RssAnon"),
+        "arenas_kb": resident_kb(me, "RssShmem"),  # kept for reuse, up to a bound
         "helpers_kb": sum(map(resident_kb, (*ours, *zygotes))),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "helper_descriptors": fds,
@@ -292,11 +304,13 @@ def main() -> None:
     """Run and report."""
     warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what the jobs print
+    before = held()
     soak = Soak(float(sys.argv[1]), int(sys.argv[2]))
     samples = soak.run()
     while threading.active_count() > 1 and time.monotonic() < soak.end + 30:
         time.sleep(0.1)  # idle threads of executors end by themselves
     agentsbx.shutdown()
+    gc.collect()  # what maps a result holds a descriptor
     print(
         json.dumps(
             {
@@ -306,10 +320,8 @@ def main() -> None:
                 "done": dict(soak.done),
                 "wrong": soak.wrong,
                 "quarters": quarters(samples),
-                "left": {
-                    "descriptors": len(os.listdir("/proc/self/fd")),
-                    "processes": len(children(os.getpid())),
-                },
+                "before": before,
+                "left": {"descriptors": held(), "processes": len(children(os.getpid()))},
             }
         ),
         file=sys.__stdout__,
