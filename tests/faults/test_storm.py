@@ -1,6 +1,6 @@
 """Whatever dies or runs out under a call, it ends in a value or a typed error, and nothing stays.
 
-`./dev faults [N]` makes N calls (10,000); the suite a few hundred.
+`./dev faults [N]` makes N calls (10,000); the suite a few hundred in all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(script: str, *words: object) -> dict[str, Any]:
 
 
 def test_storm_of_faults(box: Any) -> None:
-    report = run("storm.py", CALLS or 300, SEED)
+    report = run("storm.py", CALLS or 150, SEED)
     assert not report["wrong"], "\n".join(report["wrong"])
     assert set(report["next"]) == {"value"}, report
     assert report["after"] == report["before"], report
@@ -48,7 +48,7 @@ def test_storm_of_faults(box: Any) -> None:
 @pytest.mark.parametrize("fault", ["zygote", "supervisor", "files"])
 def test_storm_of_one_kind(box: Any, fault: str) -> None:
     """The rare ones, so often that they meet each other and every step of a start."""
-    report = run("storm.py", max(CALLS // 20, 100), SEED, fault)
+    report = run("storm.py", max(CALLS // 20, 50), SEED, fault)
     assert not report["wrong"], "\n".join(report["wrong"])
     assert set(report["next"]) == {"value"}, report
     assert report["after"] == report["before"], report
@@ -56,7 +56,7 @@ def test_storm_of_one_kind(box: Any, fault: str) -> None:
 
 
 def test_interrupts_leave_no_descriptor_and_no_place_behind(box: Any) -> None:
-    report = run("interrupts.py", max(CALLS // 5, 400))
+    report = run("interrupts.py", max(CALLS // 5, 250))
     assert not report["strange"], report["strange"]
     assert report["interrupted"] > report["calls"] / 10, "Ctrl-C came too rarely"
     assert report["after"] <= report["before"] + 1, report

@@ -307,8 +307,6 @@ def main() -> None:
     before = held()
     soak = Soak(float(sys.argv[1]), int(sys.argv[2]))
     samples = soak.run()
-    while threading.active_count() > 1 and time.monotonic() < soak.end + 30:
-        time.sleep(0.1)  # idle threads of executors end by themselves
     agentsbx.shutdown()
     gc.collect()  # what maps a result holds a descriptor
     print(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS = float(os.environ.get("AGENTSBX_SOAK_SECONDS", "6"))
+SECONDS = float(os.environ.get("AGENTSBX_SOAK_SECONDS", "4"))
 SEED = int(os.environ.get("AGENTSBX_SOAK_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
 # How much the last quarter may have beyond the second: what is random (how many calls are in the
 # middle of something), and for memory what the allocator keeps of it.
