@@ -5,6 +5,7 @@ Host process only, thread-safe. Nothing here speaks to the supervisor; `_supervi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from agentsbx import _core
@@ -170,5 +171,6 @@ class Box:
 
     def __del__(self) -> None:
         """Taken and never used (Ctrl-C in between): closing ends the job."""
-        if self.gate is not None or self.channel >= 0:
-            self.close()
+        with contextlib.suppress(AttributeError):  # not even made to its end
+            if self.gate is not None or self.channel >= 0:
+                self.close()

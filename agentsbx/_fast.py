@@ -134,7 +134,7 @@ class Quick:
         start_ns = time.monotonic_ns()
         body = _header.pack_call(None, made[0], [], *self.tail)
         try:
-            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS)
+            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS, fds)
         except BaseException:
             self._end(job_id, fds)
             raise

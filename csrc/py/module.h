@@ -30,6 +30,8 @@ struct sbx_py_state {
  * its last reference (they are closed at once on failure, NULL with an exception). */
 int sbx_py_owner_add(PyObject *module);
 PyObject *sbx_py_own(PyObject *module, const int *fds, unsigned n);
+/* One more for an owner. 0; or -1 with an exception, and the caller closes it. */
+int sbx_py_adopt(PyObject *module, PyObject *owner, int fd);
 
 /* OSError from -errno; returns NULL. */
 PyObject *sbx_py_errno(long negative_errno);

@@ -10,10 +10,11 @@
 
 #include <errno.h>
 
-enum { MAX_OWNED = 4 };
+enum { MAX_FIRST = 4, MAX_OWNED = 8 };
 
 struct owner {
-    PyObject_HEAD unsigned n;
+    PyObject ob_base;    /* PyObject_HEAD, which clang-format cannot read */
+    unsigned n, n_first; /* used places; those that came first, in their order */
     int fds[MAX_OWNED];
 };
 
@@ -35,16 +36,16 @@ static void owner_dealloc(PyObject *self)
 
 static Py_ssize_t owner_length(PyObject *self)
 {
-    return (Py_ssize_t)((struct owner *)self)->n;
+    return (Py_ssize_t)((struct owner *)self)->n_first;
 }
 
 static PyObject *owner_numbers(PyObject *self, PyObject *args)
 {
     struct owner *o = (struct owner *)self;
-    PyObject *t = PyTuple_New((Py_ssize_t)o->n);
+    PyObject *t = PyTuple_New((Py_ssize_t)o->n_first);
 
     (void)args;
-    for (unsigned i = 0; t && i < o->n; i++) {
+    for (unsigned i = 0; t && i < o->n_first; i++) {
         PyObject *v = PyLong_FromLong(o->fds[i]);
         if (!v || PyTuple_SetItem(t, (Py_ssize_t)i, v) < 0)
             Py_CLEAR(t);
@@ -55,7 +56,7 @@ static PyObject *owner_numbers(PyObject *self, PyObject *args)
 static PyObject *owner_close(PyObject *self, PyObject *args)
 {
     struct owner *o = (struct owner *)self;
-    int fd = -1;
+    int fd = -1, is_ours = 0;
 
     if (!PyArg_ParseTuple(args, "|i", &fd))
         return NULL;
@@ -63,9 +64,11 @@ static PyObject *owner_close(PyObject *self, PyObject *args)
         close_owned(o);
     else
         for (unsigned i = 0; i < o->n; i++)
-            if (o->fds[i] == fd)
+            if (o->fds[i] == fd) {
                 sbx_close(&o->fds[i]);
-    Py_RETURN_NONE;
+                is_ours = 1;
+            }
+    return PyBool_FromLong(is_ours);
 }
 
 static PyObject *owner_take(PyObject *self, PyObject *args)
@@ -74,14 +77,15 @@ static PyObject *owner_take(PyObject *self, PyObject *args)
     PyObject *t = owner_numbers(self, NULL);
 
     (void)args;
-    for (unsigned i = 0; t && i < o->n; i++)
+    for (unsigned i = 0; t && i < o->n_first; i++)
         o->fds[i] = -1;
     return t;
 }
 
 static PyMethodDef methods[] = {
     {"numbers", owner_numbers, METH_NOARGS, "The descriptors, -1 for a closed one."},
-    {"close", owner_close, METH_VARARGS, "Close all, or the one given. Idempotent."},
+    {"close", owner_close, METH_VARARGS,
+     "Close all, or the one given: whether it was open here."},
     {"take", owner_take, METH_NOARGS, "The descriptors, which are the caller's now."},
     {NULL, NULL, 0, NULL},
 };
@@ -111,12 +115,35 @@ int sbx_py_owner_add(PyObject *module)
     return PyModule_AddType(module, (PyTypeObject *)state->owner_type);
 }
 
+int sbx_py_adopt(PyObject *module, PyObject *owner, int fd)
+{
+    struct sbx_py_state *state = PyModule_GetState(module);
+    struct owner *o = (struct owner *)owner;
+    unsigned i;
+
+    if (!PyObject_TypeCheck(owner, (PyTypeObject *)state->owner_type)) {
+        PyErr_SetString(PyExc_TypeError, "an owner of descriptors is wanted");
+        return -1;
+    }
+    if (fd < 0)
+        return 0;
+    for (i = o->n_first; i < o->n && o->fds[i] >= 0; i++)
+        ;
+    if (i == MAX_OWNED) {
+        PyErr_SetString(PyExc_ValueError, "more descriptors than one owner takes");
+        return -1;
+    }
+    o->fds[i] = fd;
+    o->n += i == o->n;
+    return 0;
+}
+
 PyObject *sbx_py_own(PyObject *module, const int *fds, unsigned n)
 {
     struct sbx_py_state *state = PyModule_GetState(module);
     PyTypeObject *type = (PyTypeObject *)state->owner_type;
     allocfunc make = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct owner *o = n <= MAX_OWNED ? (struct owner *)make(type, 0) : NULL;
+    struct owner *o = n <= MAX_FIRST ? (struct owner *)make(type, 0) : NULL;
 
     for (unsigned i = 0; i < n; i++) {
         int fd = fds[i];
@@ -126,7 +153,7 @@ PyObject *sbx_py_own(PyObject *module, const int *fds, unsigned n)
             sbx_close(&fd);
     }
     if (o)
-        o->n = n;
+        o->n = o->n_first = n;
     else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "more descriptors than one owner takes");
     return (PyObject *)o;

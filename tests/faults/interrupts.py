@@ -28,6 +28,11 @@ def work(n: int) -> int:
     return n
 
 
+def big(n: int) -> int:
+    """Runs in the job: its answer does not fit a frame."""
+    return 1 << 2_000_000
+
+
 def slow(n: int) -> int:
     """Runs in the job, long enough to leave the quick way."""
     import time
@@ -60,9 +65,9 @@ def settled() -> int:
 def main() -> None:
     """Make the calls and report."""
     calls = int(sys.argv[1])
-    quick, longer = agentsbx.sandbox(work), agentsbx.sandbox(slow)
+    quick, longer, large = map(agentsbx.sandbox, (work, slow, big))
     ways: list[Callable[[int], Any]] = [
-        quick, quick, longer, lambda n: agentsbx.run(["true"]).value, quick.run
+        quick, quick, longer, large, lambda n: agentsbx.run(["true"]).value, quick.run,
     ]  # fmt: skip
     for way in ways * 3:
         way(1)
