@@ -347,7 +347,7 @@ def picture() -> dict[str, int]:
             groups = [p for p in Path("/sys/fs/cgroup").glob("**/agentsbx-*") if p.is_dir()]
             break
     # The name tells the broker's pid; ours are gone, others' are none of our business.
-    ours = [p for p in groups if int(p.name.split("-")[1]) in BROKERS]
+    ours = [p for p in groups if p.name.split("-")[1] in map(str, BROKERS)]
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "processes": len(everything(os.getpid())),
