@@ -162,7 +162,7 @@ class Exchange:
         OSError(EPIPE) if the waiting sandbox had died.
         """
         box = self.box
-        got = _core.exchange(box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS)
+        got = _core.exchange(box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, box.fds)
         return self.resume(got)
 
     def resume(self, got: tuple[Any, ...]) -> bool:
@@ -223,7 +223,9 @@ class Exchange:
                 if not is_gone(e):
                     raise
         else:
-            got = _core.exchange(box.channel, box.out, box.err, Frame.RESUME, body, SHORT_MS)
+            got = _core.exchange(
+                box.channel, box.out, box.err, Frame.RESUME, body, SHORT_MS, box.fds
+            )
             if got[0] == Event.NOT_SENT or self.resume(got):
                 return None
         self.run()
@@ -235,7 +237,7 @@ class Exchange:
         patience = self._patience_ms() if self.is_started else SHORT_MS
         while True:
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
-                box.channel, box.out, box.err, patience
+                box.channel, box.out, box.err, patience, box.fds
             )
             if not self.is_started and self._goes_on(event, kind, body):
                 self._start()
@@ -276,9 +278,7 @@ class Exchange:
 
     def _output(self, which: str, data: bytes) -> None:
         if not data:
-            fd = getattr(self.box, which)
-            setattr(self.box, which, -1)
-            os.close(fd)
+            self.box.close_stream(which)
             return
         if not getattr(self.reply, which).add(data) and not self.reply.over:
             self.reply.over = "output"
@@ -320,6 +320,8 @@ class Exchange:
                 reply.denials.append(body)
             return False
         if kind == Frame.YIELD and not reply.is_stream:
+            if memfd >= 0:
+                self._close(memfd)
             reply.is_malformed = "an item of a generator"
             return True
         if kind == Frame.FILES and reply.keep is not None:
@@ -343,10 +345,10 @@ class Exchange:
                 reply.is_malformed = str(e)
             finally:
                 if memfd >= 0:
-                    os.close(memfd)
+                    self._close(memfd)
         else:
             if memfd >= 0:
-                os.close(memfd)
+                self._close(memfd)
             reply.body = body
             # FAILED and EXITED are words of the reaper: a function's job cannot use them.
             if kind == Frame.TOO_BIG and body in (b"result", b"buffers", b"file_size"):
@@ -355,6 +357,11 @@ class Exchange:
             if kind not in ((Frame.SIGNAL,) if self.stream is not None else _REAPER):
                 reply.is_malformed = f"frame of kind {kind}"
         return True
+
+    def _close(self, memfd: int) -> None:
+        """Close what came with a frame: it belongs to the box, or else to us."""
+        if not self.box.fds.close(memfd):
+            os.close(memfd)
 
     def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:
         """What the job left in private places; True if it is not fit to go on with."""
@@ -369,7 +376,7 @@ class Exchange:
             reply.is_malformed = f"files: {e}"
         finally:
             if memfd >= 0:
-                os.close(memfd)
+                self._close(memfd)
         return bool(reply.is_malformed)
 
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:

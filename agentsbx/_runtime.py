@@ -156,6 +156,8 @@ def invoke(
             if begun is not None:
                 return _finish(rt, site, begun, args, kwargs, cancel)
             return _invoke(rt, site, args, kwargs, cancel, detail)
+        except OSError as e:
+            raise _engine.no_room(e) from e
         except SupervisorGone as e:
             _engine.restart(rt)
             if attempt == 2:
@@ -395,4 +397,7 @@ def warm(site: CallSite, n: int = 1) -> None:
         if p.want is None:
             p.want = wanted_by(site, p, [])
         pool, _ = pool_for(rt, site, p, max(n, N_WAITING))
-    rt.sup.wait_ready(pool, n, _engine.READY_TIMEOUT_MS)
+    try:
+        rt.sup.wait_ready(pool, n, _engine.READY_TIMEOUT_MS)
+    except OSError as e:
+        raise _engine.no_room(e) from e

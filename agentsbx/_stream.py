@@ -120,8 +120,10 @@ class Stream:
             if word == _generator.THROW and self._is_same():
                 raise value
             result = self._settle()
-        except BaseException:
+        except BaseException as error:
             self.kill()
+            if isinstance(error, OSError) and error is not value:
+                raise _engine.no_room(error) from error
             raise
         if result.error is None:
             return True, result.value

@@ -56,6 +56,9 @@ TIME_EXAMPLES = '"30s", "500ms", "1.5m", 30 (seconds), "unlimited"'
 NET_EXAMPLES = '"api.example.com:443", "*.example.com:443", "10.0.0.0/8:5432", "[2001:db8::1]:443"'
 
 
+_LONGEST = 100  # characters of an amount
+
+
 def _wrong(key: str, value: object, why: str, examples: str) -> PolicyError:
     shown = repr(value)
     if len(shown) > 80:
@@ -64,7 +67,7 @@ def _wrong(key: str, value: object, why: str, examples: str) -> PolicyError:
 
 
 def _parse(key: str, value: str, units: Mapping[str, float], examples: str) -> tuple[float, float]:
-    match = re.match(_NUMBER, value)
+    match = re.match(_NUMBER, value) if len(value) <= _LONGEST else None
     if match is None:
         raise _wrong(key, value, "not a number with a unit", examples)
     unit = match[2].lower()
