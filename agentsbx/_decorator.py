@@ -244,6 +244,16 @@ def _dress(wrapper: Any, fn: Any) -> None:
     wrapper.__qualname__ = getattr(named, "__qualname__", name)
 
 
+def offers_of(fn: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with what the site offers its jobs made of `host=` and its like."""
+    if options.keys().isdisjoint(("host", "host_args")):
+        return {name: value for name, value in options.items() if not name.startswith("host_")}
+    from agentsbx._bridge_offers import KEYWORDS, Offers
+
+    rest = {name: value for name, value in options.items() if name not in KEYWORDS}
+    return {**rest, "offers": Offers(fn, options, evaluated_signature)}
+
+
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
@@ -262,6 +272,7 @@ class _Site:
             return made[1]
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
+        options = offers_of(fn, options)
         load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
         site: CallSite = load("_runtime").CallSite(
             fn, self.policy, annotation=return_annotation(fn), kind=self.kind, **options

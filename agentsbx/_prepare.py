@@ -60,6 +60,7 @@ def prepare(site: CallSite) -> Prepared:
             captures=site.captures,
             hidden_env=_host.hidden_env(site.policy),
             wrapper_reducer=_nested.reduce,
+            offers=site.offers,
         )
         p.snapshot_fn = site.fn
     if not fresh and p.environ == _engine.environ() and p.seen[1:] == _setup.process():
