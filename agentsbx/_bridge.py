@@ -11,6 +11,7 @@ job.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextvars
 import errno
 import inspect
@@ -25,8 +26,9 @@ from agentsbx import _await, _gate, _header, _transfer
 from agentsbx._bridge_job import CALL, ERROR, GET, HEAD, METHOD, VALUE
 from agentsbx._bridge_offers import Offer, Offers, is_async
 from agentsbx._codec import CodecLimits, decode
+from agentsbx._codec_encode import is_plain_data
 from agentsbx._job import NO_CACHE, is_gone, send_body, unpacked
-from agentsbx._wire import NO_LIMIT, Frame
+from agentsbx._wire import Frame
 from agentsbx.errors import AgentsbxError, ResultError
 from agentsbx.result import HostCall
 
@@ -49,33 +51,27 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
-class Refused(Exception):
-    """A call that is answered with an error before any function runs."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class Bridge:
     """What one job may call, and what it has called. For the thread that serves the job."""
 
-    def __init__(self, offers: Offers, kept: dict[str, Any], cancel: Cancel | None) -> None:
+    def __init__(
+        self, offers: Offers, kept: dict[str, Any], cancel: Cancel | None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:  # fmt: skip
         self.offers, self._kept, self._cancel = offers, kept, cancel
         self.calls: list[HostCall] = []
         self.n_calls = 0
-        self._refused = 0
         self._last = 0
         self._methods: dict[int, Offer] = {}
         self._tokens, self._filled = float(BURST), time.monotonic()
-        self._loop = _await.calling_loop.get()
+        self._loop = loop or _await.calling_loop.get()
         self._runner: asyncio.Runner | None = None
         self._depth = _gate.depth.get() + 1
         if self._depth > MAX_DEPTH:
             raise RecursionError(
                 f"host functions and sandboxed functions call each other {MAX_DEPTH} levels deep"
             )
-        if offers.names_async:
+        if offers.names_async and loop is None:
             self._refuse_loop(offers.names_async)
 
     @staticmethod
@@ -98,6 +94,10 @@ class Bridge:
         """Handle a HOST_CALL frame; True if the job shall not go on."""
         reply = exchange.reply
         reply.served += 1
+        if exchange.is_late():
+            if memfd >= 0:
+                os.close(memfd)
+            return True
         began = exchange.pause()
         head: tuple[int, int, int] | None = None
         packed: Any = b""
@@ -119,17 +119,12 @@ class Bridge:
         if head is None:
             return True
         number, index, what = head
-        self.n_calls += 1
-        if self.n_calls > self.offers.max_calls:
-            self._refused += 1
-            if self._refused > MAX_REFUSED:
-                reply.is_malformed = f"host calls far beyond host_calls={self.offers.max_calls}"
-                return True
-            error = RuntimeError(
-                f"more than host_calls={self.offers.max_calls} calls of host functions"
-            )
-        else:
-            began += self._throttle()
+        if self.n_calls >= self.offers.max_calls + MAX_REFUSED:
+            reply.is_malformed = f"host calls far beyond host_calls={self.offers.max_calls}"
+            return True
+        waited, refused = self.admit()
+        began += waited
+        error = refused or error
         kind, value = self.perform(index, what, packed[HEAD.size :], buffers, error)
         exchange.go(began)
         return self._answer(exchange, number, kind, value)
@@ -148,6 +143,14 @@ class Bridge:
         self._last = number
         return number, index, what
 
+    def admit(self) -> tuple[int, Exception | None]:
+        """Count a call; returns the nanoseconds that `host_rate` held it back, and a refusal."""
+        self.n_calls += 1
+        if self.n_calls <= self.offers.max_calls:
+            return self._throttle(), None
+        most = self.offers.max_calls
+        return 0, RuntimeError(f"more than host_calls={most} calls of host functions")
+
     def _throttle(self) -> int:
         """Wait where calls come faster than `host_rate`; returns the nanoseconds."""
         now = time.monotonic()
@@ -160,20 +163,7 @@ class Bridge:
         return int((time.monotonic() - now) * 1e9)
 
     def _answer(self, exchange: Exchange, number: int, kind: int, value: Any) -> bool:
-        stream: Any = exchange.stream
-        most = self.offers.max_bytes
-        if kind == ERROR:
-            blob, buffers = stream.pickle_error(number, kind, value)
-        else:
-            name = self.calls[-1].name if self.calls else "host function"
-            try:
-                blob, buffers = stream.pickle_more((number, kind, value), f"what {name}() returned",
-                                                   most)  # fmt: skip
-            except Exception as error:
-                words = portable(TypeError(str(error)))
-                blob, buffers = stream.pickle_error(number, ERROR, words)
-        views = [memoryview(b).cast("B") for b in buffers]
-        packed = _header.pack_module(blob, [v.nbytes for v in views])
+        packed, views = self._packed(exchange.stream, number, kind, value)
         try:
             arena = send_body(exchange.box, Frame.HOST_ANSWER, packed, views, NO_CACHE)
         except OSError as e:
@@ -186,6 +176,30 @@ class Bridge:
         if arena is not None:
             arena.close()
         return False
+
+    def _packed(
+        self, stream: Any, number: int, kind: int, value: Any
+    ) -> tuple[bytes, list[memoryview]]:
+        """Pickle an answer: plain data by itself, else in the pickle of the call."""
+        most = self.offers.max_bytes
+        is_plain = is_plain_data(value) if kind != ERROR else _is_builtin(value[0])
+        if is_plain:
+            packed = _header.pack_answer(b"", [], (number, kind, value))
+            if len(packed) <= most + 256:
+                return packed, []
+            value = ValueError, (f"the answer is larger than host_bytes={most}",)
+            return _header.pack_answer(b"", [], (number, ERROR, value)), []
+        if kind == ERROR:
+            blob, buffers = stream.pickle_error(number, kind, value)
+        else:
+            what = f"what {self.calls[-1].name}() returned" if self.calls else "the answer"
+            try:
+                blob, buffers = stream.pickle_more((number, kind, value), what, most)
+            except Exception as error:
+                words = portable(TypeError(str(error)))
+                blob, buffers = stream.pickle_error(number, ERROR, words)
+        views = [memoryview(b).cast("B") for b in buffers]
+        return _header.pack_answer(blob, [v.nbytes for v in views], None), views
 
     # -- one call --------------------------------------------------------------------------------
 
@@ -220,9 +234,7 @@ class Bridge:
     def _note(self, name: str, shown: str, error: str | None, start: float) -> None:
         took = time.monotonic() - start
         if len(self.calls) < self.offers.max_calls:
-            self.calls.append(
-                HostCall(name=name, arguments=shown, error=error, duration_s=took)
-            )
+            self.calls.append(HostCall(name=name, arguments=shown, error=error, duration_s=took))
         _log.info("%s(%s) %s in %.6f s", name, shown, error or "ok", took)
 
     def _name(self, index: int) -> str:
@@ -312,6 +324,10 @@ class Bridge:
                 cancel.also(None)
 
 
+def _is_builtin(kind: type) -> bool:
+    return vars(builtins).get(kind.__name__) is kind
+
+
 def portable(error: Exception) -> tuple[type, tuple[Any, ...]]:
     """Return class and arguments of an exception as a job gets them: plain data and nothing else.
 
@@ -321,12 +337,12 @@ def portable(error: Exception) -> tuple[type, tuple[Any, ...]]:
     kind: type = type(error)
     if isinstance(error, (AgentsbxError, ExceptionGroup, *_FLOW)) or not isinstance(kind, type):
         return RuntimeError, (f"{kind.__name__}: {_text(error)}",)
-    args = error.args
+    args: tuple[Any, ...] = error.args
     if isinstance(error, OSError) and type(error).__reduce__ is OSError.__reduce__:
-        args = error.__reduce__()[1]  # with its file names
+        args = tuple(error.__reduce__()[1])  # with its file names
     made = tuple(_plain(part) for part in args[:16])
     try:
-        kind.__new__(kind, *made)  # type: ignore[call-overload]
+        kind.__new__(kind, *made)
     except Exception:
         return RuntimeError, (f"{kind.__name__}: {_text(error)}",)
     return kind, made

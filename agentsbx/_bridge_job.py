@@ -10,7 +10,9 @@ import os
 import struct
 from typing import Any, NoReturn
 
-from agentsbx import _receive, _receive_make
+from agentsbx import _injob, _receive, _receive_make
+from agentsbx._codec import encode
+from agentsbx.errors import SerializationError
 
 __all__ = ["CALL", "ERROR", "GET", "HEAD", "METHOD", "VALUE", "stand_in", "stub"]
 
@@ -32,10 +34,6 @@ def _heard(answer: tuple[int, int, Any]) -> None:
 def _ask(name: str, offer: int, what: int, args: Any, kwargs: Any) -> tuple[int, Any]:
     """Ask the host; one at a time, whatever thread asks."""
     global _last
-    from agentsbx import _injob
-    from agentsbx._codec import encode
-    from agentsbx.errors import SerializationError
-
     receiver = _receive._receiver
     if receiver is None or receiver.talk is None or os.getpid() != receiver.pid:
         raise RuntimeError(
@@ -57,35 +55,26 @@ def _ask(name: str, offer: int, what: int, args: Any, kwargs: Any) -> tuple[int,
         try:
             send(HEAD.pack(number, offer, what) + body, buffers)
             while number not in _answers:
-                _heard(receiver.load_more(*read()))
+                _heard(read())
         finally:
             _awaited.discard(number)
         kind, value = _answers.pop(number)
     if kind != ERROR:
         return kind, value
-    error = _receive_make.make_exception(*value)
-    raise error
+    raised: BaseException = _receive_make.make_exception(*value)
+    raise raised
 
 
-def _call(name: str, offer: int, args: Any, kwargs: Any) -> Any:
-    return _ask(name, offer, CALL, args, kwargs)[1]
-
-
-async def _acall(name: str, offer: int, args: Any, kwargs: Any) -> Any:
-    """Wait in a thread: the other tasks of the loop run on."""
-    import asyncio
-
-    return await asyncio.to_thread(_call, name, offer, args, kwargs)
-
-
-def stub(offer: int, name: str, is_async: bool, doc: str) -> Any:
-    """Make what stands for a host function."""
+def stub(offer: int, name: str, is_async: bool, doc: str, ask: Any = _ask) -> Any:
+    """Make what stands for a host function; `ask` brings the call there."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return _call(name, offer, args, kwargs)
+        return ask(name, offer, CALL, args, kwargs)[1]
 
     async def acall(*args: Any, **kwargs: Any) -> Any:
-        return await _acall(name, offer, args, kwargs)
+        import asyncio  # it is loaded: somebody awaits
+
+        return await asyncio.to_thread(call, *args, **kwargs)  # the loop's other tasks run on
 
     made: Any = acall if is_async else call
     made.__name__ = made.__qualname__ = name
@@ -96,9 +85,10 @@ def stub(offer: int, name: str, is_async: bool, doc: str) -> Any:
 class StandIn:
     """An argument that stayed on the host."""
 
-    __slots__ = ("_name", "_numbers")
+    __slots__ = ("_ask", "_name", "_numbers")
 
-    def __init__(self, name: str, numbers: dict[str, int]) -> None:
+    def __init__(self, name: str, numbers: dict[str, int], ask: Any = _ask) -> None:
+        object.__setattr__(self, "_ask", ask)
         object.__setattr__(self, "_name", name)
         object.__setattr__(self, "_numbers", numbers)
 
@@ -107,8 +97,8 @@ class StandIn:
         if number is None:
             raise AttributeError(_why(self, f"its attribute {attribute!r}", attribute))
         name = f"{self._name}.{attribute}"
-        kind, value = _ask(name, number, GET, (), {})
-        return stub(number, name, value, "") if kind == METHOD else value
+        kind, value = self._ask(name, number, GET, (), {})
+        return stub(number, name, value, "", self._ask) if kind == METHOD else value
 
     def __repr__(self) -> str:
         return f"<{self._name} stays on the host>"
@@ -155,6 +145,6 @@ for _names, _what in (
 StandIn.__bool__ = lambda self: True  # type: ignore[attr-defined]
 
 
-def stand_in(name: str, numbers: dict[str, int]) -> StandIn:
+def stand_in(name: str, numbers: dict[str, int], ask: Any = _ask) -> StandIn:
     """Make what stands for an argument that stays on the host."""
-    return StandIn(name, numbers)
+    return StandIn(name, numbers, ask)

@@ -17,12 +17,11 @@ from agentsbx._codec_annotation import Fit
 from agentsbx._codec_table import ClassTable
 from agentsbx.errors import PolicyError
 
-__all__ = ["HostArg", "Offer", "Offers", "Reader"]
+__all__ = ["HostArg", "Offer", "Offers", "Reader", "offers_of"]
 
 HOST_CALLS = 1000  # of one sandbox
 HOST_BYTES = 1 << 20  # of the arguments of one call, and of its answer
 HOST_RATE = 10_000.0  # a second
-KEYWORDS = ("host", "host_args", "host_calls", "host_bytes", "host_rate")
 
 Reader = Callable[[Any], tuple[inspect.Signature | None, dict[str, Any]]]
 _EMPTY = inspect.Parameter.empty
@@ -111,6 +110,13 @@ class Exposed(NamedTuple):
     attribute: str
 
 
+def offers_of(fn: Any, options: Mapping[str, Any], read: Reader) -> Offers | None:
+    """Return what a site with these options offers its jobs; None: nothing."""
+    if options.keys().isdisjoint(("host", "host_args")):
+        return None
+    return Offers(fn, options, read)
+
+
 class Offers:
     """All that one call site offers, and within which bounds."""
 
@@ -130,24 +136,43 @@ class Offers:
             numbers = {a: n + self.exposed.index(Exposed(name, a)) for a in some}
             self._stand_ins[name] = HostArg(name, numbers)
         self._signature = read(fn)[0]
-        self._check_names(fn)
         self._stubs = {_key(o.fn): self._stub(i, o) for i, o in enumerate(self.functions)}
+
+    def local(self, fn: Any, ask: Any) -> Any:
+        """Return a copy of a plain function whose globals and closure hold stubs over `ask`."""
+        if isinstance(fn, types.MethodType):
+            return types.MethodType(self.local(fn.__func__, ask), fn.__self__)
+        if not isinstance(fn, types.FunctionType):
+            return fn
+        names = {name: self.stubbed(value, ask) for name, value in fn.__globals__.items()}
+        for name, value in self.injected.items():
+            names[name] = self.stubbed(value, ask)
+        cells = tuple(self._cell(cell, ask) for cell in fn.__closure__ or ())
+        made = types.FunctionType(fn.__code__, names, fn.__name__, fn.__defaults__, cells)
+        made.__kwdefaults__, made.__qualname__ = fn.__kwdefaults__, fn.__qualname__
+        made.__dict__.update(fn.__dict__)
+        return made
+
+    def _cell(self, cell: types.CellType, ask: Any) -> types.CellType:
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            return cell
+        made = self.stubbed(value, ask)
+        return cell if made is value else types.CellType(made)
+
+    def stubbed(self, value: Any, ask: Any) -> Any:
+        """Return a stub over `ask` for a listed function or a stand-in; else the value itself."""
+        if type(value) is _bridge_job.StandIn:
+            name, numbers = self._stand_ins[value._name].args
+            return _bridge_job.stand_in(name, numbers, ask)
+        found = self._stubs.get(_key(value))
+        return value if found is None else _bridge_job.stub(*found[1], ask=ask)
 
     @staticmethod
     def _stub(number: int, offer: Offer) -> tuple[Any, ...]:
         doc = inspect.getdoc(offer.fn) or ""
         return _bridge_job.stub, (number, offer.name, offer.is_async, doc[:8192])
-
-    def _check_names(self, fn: Any) -> None:
-        known = list(self._signature.parameters) if self._signature is not None else []
-        for name in self._stand_ins:
-            if name not in known:
-                raise PolicyError(
-                    f"host_args names {name!r}, which is no parameter of "
-                    f"{getattr(fn, '__qualname__', fn)}()",
-                    path="host_args",
-                    hint=f"its parameters are {', '.join(known) or 'not known'}",
-                )
 
     @property
     def names_async(self) -> str:

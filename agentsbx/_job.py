@@ -26,7 +26,7 @@ LATE_S = 2.0  # how long after a deadline the host still waits for the superviso
 
 
 _REAPER = (Frame.FAILED, Frame.SIGNAL, Frame.EXITED)
-_ANSWERS = (Frame.RESULT, Frame.ERROR, Frame.EXITED)
+_ANSWERS = (Frame.RESULT, Frame.ERROR, Frame.EXITED, Frame.HOST_CALL)  # or what bounds itself
 
 
 class Stream(Protocol):
@@ -244,18 +244,15 @@ class Exchange:
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""
         box, reply = self.box, self.reply
-        patience = self._patience_ms() if self.is_started else SHORT_MS
         while True:
+            patience = self._patience_ms() if self.is_started else SHORT_MS
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
                 box.channel, box.out, box.err, patience
             )
             if not self.is_started and self._goes_on(event, kind, body):
                 self._start()
-                patience = self._patience_ms()
                 if event == Event.TIMEOUT:
                     continue
-            elif self.is_started:
-                patience = self._patience_ms()
             if event == Event.FRAME:
                 if self._frame(kind, body, memfd, n_body, n_memfd):
                     break
@@ -394,17 +391,24 @@ class Exchange:
         )
 
     def pause(self) -> int:
-        """A host function runs now: the job's clock stands still until `go`, with what this gives."""
-        if self.is_started and self.deadline_ns != NO_LIMIT:
+        """A host function runs now: the clock stands still until `go`, with what this gives."""
+        if self.is_started or not self.was_held:
             self.sup.start(self.box.job_id, self.start_ns, NO_LIMIT)
+        self.was_held, self.is_started = True, False  # told again where no next call comes soon
         return time.monotonic_ns()
+
+    def is_late(self) -> bool:
+        """Whether the deadline passed in a quick exchange that the supervisor was not told of."""
+        if self.deadline_ns == NO_LIMIT or time.monotonic_ns() < self.deadline_ns:
+            return False
+        self.reply.timed_out = True
+        self.sup.kill(self.box.job_id, Cause.TIMEOUT)
+        return True
 
     def go(self, began_ns: int) -> None:
         """The host function has ended."""
         if self.deadline_ns != NO_LIMIT:
             self.deadline_ns += time.monotonic_ns() - began_ns
-            if self.is_started:
-                self.sup.start(self.box.job_id, self.start_ns, self.deadline_ns)
 
 
 def unpacked(

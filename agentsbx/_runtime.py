@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from agentsbx._bridge_offers import Offers
     from agentsbx._engine import Runtime
 
-__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "open_bridge", "probe", "reply_to",
-           "run_command", "settle", "shutdown", "warm"]  # fmt: skip
+__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "open_bridge", "probe",
+           "reply_to", "run_command", "settle", "shutdown", "warm"]  # fmt: skip
 
 HostCaps = _host.Caps
 ATTEMPTS = 5

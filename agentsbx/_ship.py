@@ -124,8 +124,7 @@ class CallStream:
     def pickle_error(
         self, number: int, kind: int, error: tuple[type, tuple[Any, ...]]
     ) -> tuple[bytes, list[Any]]:
-        """Pickle an answer that is an exception: class and arguments, or its words where the class
-        cannot cross."""
+        """Pickle an answer that is an exception; its words alone where its class cannot cross."""
         try:
             return self.pickle_more((number, kind, error))
         except SerializationError:

@@ -101,7 +101,7 @@ def _host(key: str, value: Any) -> HostFunctions:
     >>> list(_host("host", [len, max])), list(_host("host", {"size": len}))
     (['len', 'max'], ['size'])
     """
-    takes = "functions of the host: host=[search], or host={\"search\": client.search}"
+    takes = 'functions of the host: host=[search], or host={"search": client.search}'
     made = HostFunctions()
     if isinstance(value, Mapping):
         made.update(value)

@@ -41,6 +41,7 @@ def _read_frame(want: int, channel: int = CHANNEL) -> tuple[bytes | memoryview, 
     while True:
         if _aside and want == _RESUME:
             return _aside.pop(0)  # type: ignore[no-any-return]
+        body: bytes | memoryview
         event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1)
         whole = []
         if memfd >= 0:
@@ -58,20 +59,12 @@ def _other(kind: int, body: bytes | memoryview, whole: list[memoryview]) -> bool
     if kind == _RESUME:
         _aside.append((body, whole))
     elif kind == _HOST_ANSWER and _job is not None:
-        blob, lengths = _header.unpack(body)  # loaded all the same: the next pickle goes on from it
-        answer = _job.receiver.load_more(blob, _buffers(whole, len(body), lengths))
-        _job.receiver.heard(answer)
+        # Loaded though nobody waits for it any more: the next pickle goes on from it.
+        _job.receiver.heard(_job.answer(body, whole))
     return kind in (_RESUME, _HOST_ANSWER)
 
 
 _job: _Job | None = None
-
-
-def _read_answer() -> tuple[bytes, list[memoryview]]:
-    """Wait for what the host says to a host call."""
-    body, whole = _read_frame(_HOST_ANSWER)
-    blob, lengths = _header.unpack(body)
-    return blob, _buffers(whole, len(body), lengths)
 
 
 def _send_host_call(body: bytes, buffers: list[memoryview]) -> None:
@@ -141,7 +134,7 @@ class _Job:
         self.blas_threads = 1
         self.receiver = Receiver()
         self.receiver.install_importer(_request_module)
-        self.receiver.talk = _send_host_call, _read_answer
+        self.receiver.talk = _send_host_call, lambda: self.answer(*_read_frame(_HOST_ANSWER))
 
     def load_waiting(self, fd: int = SNAPSHOT) -> None:
         """Snapshot of the pool, given at the fork."""
@@ -161,6 +154,13 @@ class _Job:
         self.blas_threads = _apply(setup)
         buffers = _transfer.split(rest, 0, lengths)[1] if lengths else ()
         self.receiver.load_snapshot(blob, buffers)
+
+    def answer(self, body: bytes | memoryview, whole: list[memoryview]) -> Any:
+        """Rebuild what the host says to a host call."""
+        blob, lengths, plain = _header.unpack(body)
+        if not blob:
+            return plain
+        return self.receiver.load_more(blob, _buffers(whole, len(body), lengths))
 
     def run(self) -> None:
         global _keep
