@@ -196,7 +196,8 @@ class Bridge:
             try:
                 blob, buffers = stream.pickle_more((number, kind, value), what, most)
             except Exception as error:
-                words = portable(TypeError(str(error)))
+                kind_of = ValueError if type(error) is ValueError else TypeError
+                words = portable(kind_of(str(error)))
                 blob, buffers = stream.pickle_error(number, ERROR, words)
         views = [memoryview(b).cast("B") for b in buffers]
         return _header.pack_answer(blob, [v.nbytes for v in views], None), views

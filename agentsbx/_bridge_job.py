@@ -21,6 +21,7 @@ CALL, GET = 0, 1
 VALUE, ERROR, METHOD = 0, 1, 2  # what an answer is
 
 _last = 0
+_most = 0  # `host_bytes`
 _answers: dict[int, tuple[int, Any]] = {}  # read by another call that waits, nested in this one
 _awaited: set[int] = set()
 
@@ -46,6 +47,7 @@ def _ask(name: str, offer: int, what: int, args: Any, kwargs: Any) -> tuple[int,
         raise SerializationError(
             f"{name}() runs on the host, and its arguments cannot go there: {error}"
         ) from None
+    check_size(name, body, buffers, _most)
     send, read = receiver.talk
     receiver.heard = _heard
     with receiver.lock:
@@ -65,8 +67,19 @@ def _ask(name: str, offer: int, what: int, args: Any, kwargs: Any) -> tuple[int,
     raise raised
 
 
-def stub(offer: int, name: str, is_async: bool, doc: str, ask: Any = _ask) -> Any:
+def check_size(name: str, body: bytes, buffers: list[memoryview], most: int) -> None:
+    """Raise ValueError for arguments beyond `host_bytes`; the host refuses them in any case."""
+    size = len(body) + sum(b.nbytes for b in buffers)
+    if size > most:
+        raise ValueError(
+            f"the arguments of {name}() have {size} bytes, more than host_bytes={most}"
+        )
+
+
+def stub(offer: int, name: str, is_async: bool, doc: str, most: int, ask: Any = _ask) -> Any:
     """Make what stands for a host function; `ask` brings the call there."""
+    global _most
+    _most = most
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return ask(name, offer, CALL, args, kwargs)[1]
@@ -98,7 +111,7 @@ class StandIn:
             raise AttributeError(_why(self, f"its attribute {attribute!r}", attribute))
         name = f"{self._name}.{attribute}"
         kind, value = self._ask(name, number, GET, (), {})
-        return stub(number, name, value, "", self._ask) if kind == METHOD else value
+        return stub(number, name, value, "", _most, self._ask) if kind == METHOD else value
 
     def __repr__(self) -> str:
         return f"<{self._name} stays on the host>"
@@ -145,6 +158,8 @@ for _names, _what in (
 StandIn.__bool__ = lambda self: True  # type: ignore[attr-defined]
 
 
-def stand_in(name: str, numbers: dict[str, int], ask: Any = _ask) -> StandIn:
+def stand_in(name: str, numbers: dict[str, int], most: int, ask: Any = _ask) -> StandIn:
     """Make what stands for an argument that stays on the host."""
+    global _most
+    _most = most
     return StandIn(name, numbers, ask)

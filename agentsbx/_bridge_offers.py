@@ -134,7 +134,7 @@ class Offers:
         self._stand_ins: dict[str, HostArg] = {}
         for name, some in kept.items():
             numbers = {a: n + self.exposed.index(Exposed(name, a)) for a in some}
-            self._stand_ins[name] = HostArg(name, numbers)
+            self._stand_ins[name] = HostArg(name, numbers, self.max_bytes)
         self._signature = read(fn)[0]
         self._stubs = {_key(o.fn): self._stub(i, o) for i, o in enumerate(self.functions)}
 
@@ -164,15 +164,14 @@ class Offers:
     def stubbed(self, value: Any, ask: Any) -> Any:
         """Return a stub over `ask` for a listed function or a stand-in; else the value itself."""
         if type(value) is _bridge_job.StandIn:
-            name, numbers = self._stand_ins[value._name].args
-            return _bridge_job.stand_in(name, numbers, ask)
+            name, numbers, most = self._stand_ins[value._name].args
+            return _bridge_job.stand_in(name, numbers, most, ask)
         found = self._stubs.get(_key(value))
-        return value if found is None else _bridge_job.stub(*found[1], ask=ask)
+        return value if found is None else _bridge_job.stub(*found[1], ask)
 
-    @staticmethod
-    def _stub(number: int, offer: Offer) -> tuple[Any, ...]:
+    def _stub(self, number: int, offer: Offer) -> tuple[Any, tuple[int, str, bool, str, int]]:
         doc = inspect.getdoc(offer.fn) or ""
-        return _bridge_job.stub, (number, offer.name, offer.is_async, doc[:8192])
+        return _bridge_job.stub, (number, offer.name, offer.is_async, doc[:8192], self.max_bytes)
 
     @property
     def names_async(self) -> str:

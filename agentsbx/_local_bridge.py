@@ -6,8 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from agentsbx._bridge import Bridge
-from agentsbx._bridge_job import ERROR, METHOD
-from agentsbx._codec import CodecLimits, encode
+from agentsbx._bridge_job import ERROR, METHOD, check_size
+from agentsbx._codec import encode
 from agentsbx._receive_make import make_exception
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class LocalBridge:
     def ask(self, name: str, offer: int, what: int, args: Any, kwargs: Any) -> tuple[int, Any]:
         """Answer a stub, as `_bridge_job._ask` does."""
         most = self.bridge.offers.max_bytes
-        body, buffers = encode([list(args), kwargs], limits=CodecLimits(most, most))
+        body, buffers = encode([list(args), kwargs])
+        check_size(name, body, buffers, most)
         copies = [memoryview(bytearray(b)) for b in buffers]
         with self._lock:
             _, refused = self.bridge.admit()
