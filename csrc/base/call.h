@@ -51,7 +51,7 @@ enum sbx_frame_kind {
                           lines (agentsbx/_notes.py); any number before the answer */
     SBX_FRAME_FILES,   /* before the last frame, where something was left in private
                                places: struct sbx_files, then its records */
-    SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
+    SBX_FRAME_YIELD = 27,     /* body: codec bytes of one item of a generator */
     SBX_FRAME_HOST_CALL = 32, /* body: agentsbx/_bridge_job.py HEAD, then codec bytes of
                                  the arguments of a host function */
 };
