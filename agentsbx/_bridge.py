@@ -64,18 +64,17 @@ class Bridge:
         self._last = 0
         self._methods: dict[int, Offer] = {}
         self._tokens, self._filled = float(BURST), time.monotonic()
-        self._loop = loop or _await.calling_loop.get()
+        self._loop = loop  # where async host functions run; None: that of who awaits, if any
         self._runner: asyncio.Runner | None = None
         self._depth = _gate.depth.get() + 1
         if self._depth > MAX_DEPTH:
             raise RecursionError(
                 f"host functions and sandboxed functions call each other {MAX_DEPTH} levels deep"
             )
-        if offers.names_async and loop is None:
-            self._refuse_loop(offers.names_async)
 
     @staticmethod
-    def _refuse_loop(name: str) -> None:
+    def refuse_loop(name: str) -> None:
+        """Raise RuntimeError where the loop that an async host function needs cannot run."""
         if asyncio._get_running_loop() is not None:
             raise RuntimeError(
                 f"host function {name} is async, and this thread's event loop waits for the call "
@@ -298,7 +297,7 @@ class Bridge:
 
     def _wait(self, name: str, value: Any, context: contextvars.Context) -> Any:
         """Run an awaitable: in the loop of who awaits the call, else in a loop of our own."""
-        cancel, loop = self._cancel, self._loop
+        cancel, loop = self._cancel, self._loop or _await.calling_loop.get()
 
         async def main() -> Any:
             if loop is None and cancel is not None:
@@ -308,7 +307,7 @@ class Bridge:
 
         try:
             if loop is None:
-                self._refuse_loop(name)
+                self.refuse_loop(name)
                 if self._runner is None:
                     self._runner = asyncio.Runner()
                 return self._runner.run(main(), context=context)

@@ -174,9 +174,13 @@ class Offers:
         return _bridge_job.stub, (number, offer.name, offer.is_async, doc[:8192], self.max_bytes)
 
     @property
-    def names_async(self) -> str:
+    def name_async(self) -> str:
         """The name of one async host function; empty where there is none."""
         return next((o.name for o in self.functions if o.is_async), "")
+
+    def has(self, fn: Any) -> bool:
+        """Whether a function is offered."""
+        return _key(fn) in self._stubs
 
     def install(self, handlers: dict[type, Any], resolve: Callable[[type], Any]) -> None:
         """Let a pickler's table of reducers send a stub for each listed function."""

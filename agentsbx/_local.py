@@ -66,6 +66,7 @@ def inside(wrapper: Any) -> Callable[..., Any] | None:
 def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """Run one call here; raises only what comes before user code (and Ctrl-C)."""
     call = _Call(wrapper, args, kwargs)
+    call.refuse_loop()
     with call.running():
         try:
             value = call.fn(*call.args, **call.kwargs)
@@ -245,6 +246,11 @@ class _Call:
         self._limits = CodecLimits.of(self.policy.limits)
         self._kept: tuple[Kept, Kept] | None = None
         self._start = time.monotonic()
+
+    def refuse_loop(self) -> None:
+        """Raise where an async host function of a plain call could not run."""
+        if self._host is not None and self._host.bridge.offers.name_async:
+            self._host.bridge.refuse_loop(self._host.bridge.offers.name_async)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

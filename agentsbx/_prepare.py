@@ -59,7 +59,7 @@ def prepare(site: CallSite) -> Prepared:
             site.fn,
             captures=site.captures,
             hidden_env=_host.hidden_env(site.policy),
-            wrapper_reducer=_nested.reduce,
+            wrapper_reducer=_nested.reducer(site.offers),
             offers=site.offers,
         )
         p.snapshot_fn = site.fn

@@ -156,6 +156,8 @@ def invoke(
     bridge = None
     if site.offers is not None:
         bridge, args, kwargs = open_bridge(site, args, kwargs, cancel)
+        if site.offers.name_async:
+            bridge.refuse_loop(site.offers.name_async)
     try:
         return _repeatedly(site, args, kwargs, cancel, detail, begun, bridge)
     finally:

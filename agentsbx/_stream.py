@@ -186,6 +186,8 @@ class Stream:
         assert talk is not None
         detail = self.detail or call.watch is not None or site.policy.strict_violations
         self._talk = None
+        if self._reply.bridge is not None:
+            self._reply.bridge.close()
         talk.end(detail)
         try:
             record = talk.record(detail)

@@ -503,3 +503,98 @@ def test_explain_names_it() -> None:
     text = exposed.explain()
     assert "The argument ctx stays on the host; of it the job may use user_id, lookup" in text
     assert "It may call on the host: search, rate." in rank.explain()
+
+
+@sandbox(host=[where])
+def inner(tag: str) -> Any:
+    return where(tag)
+
+
+@sandbox
+def outer_without() -> Any:
+    return inner("i")
+
+
+@sandbox(host=[inner])
+def outer_calls() -> Any:
+    return inner("i")
+
+
+@sandbox(host=[where])
+def outer_offers() -> Any:
+    return inner("i")
+
+
+def test_a_sandboxed_function_with_host_functions_inside_a_job() -> None:
+    with pytest.raises(
+        agentsbx.RemoteError, match=r"PolicyError.*host=\[where\] too, or host=\[inner\]"
+    ):
+        outer_without()
+    assert outer_calls() == outer_offers() == (HERE, "i")
+
+
+@sandbox(host=[note_loop])
+async def aloops() -> AsyncIterator[int]:
+    yield await note_loop()
+    yield await note_loop()
+
+
+def test_async_generators_await_host_functions_of_the_callers_loop() -> None:
+    async def main() -> None:
+        loops.clear()
+        assert [item async for item in aloops()] == [1, 1]
+        result = await aloops.run.aio()
+        assert result.value == [1, 1], result
+        with local():
+            assert [item async for item in aloops()] == [1, 1]
+        assert set(loops) == {asyncio.get_running_loop()}
+        assert len(loops) == 6
+
+    asyncio.run(main())
+
+
+def total(values: Any) -> float:
+    return float(values.sum())
+
+
+def zeros(n: int) -> Any:
+    numpy = pytest.importorskip("numpy")
+    return numpy.zeros(n)
+
+
+@sandbox(host=[total, zeros], host_bytes="4MB")
+def arrays(n: int) -> list[float]:
+    return [total(zeros(n) + 1), total(zeros(3))]
+
+
+def test_arrays_go_both_ways() -> None:
+    pytest.importorskip("numpy")
+    assert arrays(200_000) == [200_000.0, 0.0]
+
+
+def interrupted_by(s: float) -> str:
+    time.sleep(s)
+    return f"slept {s}"
+
+
+def test_an_interrupted_call_does_not_confuse_the_next() -> None:
+    @sandbox(host=[interrupted_by, where])
+    def plain() -> Any:
+        import signal
+
+        def ring(number: int, frame: Any) -> None:
+            raise TimeoutError("rang")
+
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            told = interrupted_by(0.5)
+        except TimeoutError as error:
+            told = str(error)
+        try:
+            import no_such_module_of_the_project  # noqa: F401 - asks the host too
+        except ModuleNotFoundError as error:
+            told += f", {error.name}"
+        return told, where("after")
+
+    assert plain() == ("rang, no_such_module_of_the_project", (HERE, "after"))
