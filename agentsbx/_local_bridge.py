@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from agentsbx._bridge import Bridge
 from agentsbx._bridge_job import ERROR, METHOD, check_size
+from agentsbx._bridge_run import HostSide
 from agentsbx._codec import encode
 from agentsbx._receive_make import make_exception
 
@@ -25,7 +25,7 @@ class LocalBridge:
     def __init__(
         self, offers: Offers, kept: dict[str, Any], loop: asyncio.AbstractEventLoop | None
     ) -> None:
-        self.bridge = Bridge(offers, kept, None, loop)
+        self.bridge = HostSide(offers, kept, None, loop)
         self.snapshot: Snapshot | None = None
         self._lock = threading.Lock()  # one at a time, as in a job
 
