@@ -36,7 +36,6 @@ class Bridge(HostSide):
     def serve(self, exchange: Exchange, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
         """Handle a HOST_CALL frame; True if the job shall not go on."""
         reply = exchange.reply
-        reply.served += 1
         if exchange.is_late():
             if memfd >= 0:
                 os.close(memfd)

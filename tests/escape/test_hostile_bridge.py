@@ -99,7 +99,7 @@ def hostile(ctx: Any, how: str, marker: str) -> str:
         return repr(channel.recv(65536)[24:300])
 
     def memfd(size: int, seals: int = 14) -> int:
-        fd = os.memfd_create("x", 2)
+        fd = os.memfd_create("x", 2 | 8)
         os.ftruncate(fd, size)
         if seals:
             fcntl.fcntl(fd, 1033, seals)
