@@ -117,7 +117,7 @@ class Bridge(HostSide):
         else:
             what = f"what {self.calls[-1].name}() returned" if self.calls else "the answer"
             try:
-                blob, buffers = stream.pickle_more((number, kind, value), what, most)
+                blob, buffers = stream.pickle_more((number, kind, value), what, most, value)
             except Exception as error:
                 kind_of = ValueError if type(error) is ValueError else TypeError
                 words = portable(kind_of(str(error)))

@@ -182,8 +182,10 @@ class Offers:
         """Whether a function is offered."""
         return _key(fn) in self._stubs
 
-    def install(self, handlers: dict[type, Any], resolve: Callable[[type], Any]) -> None:
+    def install(self, handlers: dict[type, Any]) -> None:
         """Let a pickler's table of reducers send a stub for each listed function."""
+        from agentsbx._ship_reduce import resolve
+
         for kind in {type(o.fn) for o in self.functions}:
             handlers[kind] = self._handler(handlers, kind, resolve(kind))
 

@@ -103,17 +103,21 @@ class CallStream:
         return self._snapshot
 
     def pickle_more(
-        self, value: Any, what: str = "what the generator is sent", most: int | None = None
+        self,
+        value: Any,
+        what: str = "what the generator is sent",
+        most: int | None = None,
+        part: Any = None,
     ) -> tuple[bytes, list[Any]]:
         """Pickle one more object of this call: what a generator is sent, a host function's answer.
 
-        Raises `SerializationError` that names what cannot cross; ValueError for more than `most`
-        bytes.
+        Raises `SerializationError` that names what in `part` of it cannot cross; ValueError for
+        more than `most` bytes.
         """
         try:
             blob, buffers, keep = self._fork(value)
         except Exception as error:
-            roots = [(what, value)]
+            roots = [(what, value if part is None else part)]
             raise check.explain_failure(roots, self._snapshot._context, error) from None
         size = len(blob) + sum(memoryview(b).nbytes for b in buffers)
         if most is not None and size > most:
@@ -334,9 +338,7 @@ def take_snapshot(
         secrets=check.secrets_of(hidden_env or {}),
     )
     if offers is not None:
-        from agentsbx._ship_reduce import resolve
-
-        offers.install(context.types, resolve)
+        offers.install(context.types)
     record = Record(fn, context)
     out = _Output()
     pickler = _pickler(context, None, out.file, out.take)

@@ -475,6 +475,24 @@ def test_a_mapping_names_globals_of_the_job() -> None:
         assert named() == (HERE, "n")
 
 
+def lazily() -> Iterator[int]:
+    yield 1
+
+
+@sandbox(host=[lazily])
+def wants_a_generator() -> str:
+    try:
+        return str(lazily())
+    except TypeError as error:
+        return str(error)
+
+
+def test_what_cannot_be_shipped_back_is_named() -> None:
+    told = wants_a_generator()
+    assert told.startswith("what lazily() returned ")
+    assert "generator cannot cross" in told
+
+
 def test_options_and_what_is_refused() -> None:
     @sandbox
     def bare(f: Any) -> Any:
