@@ -105,7 +105,7 @@ def run_command(
         fds = stdin, stdout, stderr
         return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain, keep)
     except OSError as e:
-        raise _engine.no_room(e) from e
+        _engine.reraise(e)
     except SupervisorGone as e:
         _engine.restart(rt)
         raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e

@@ -22,7 +22,7 @@ from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
-from agentsbx._shortage import no_room
+from agentsbx._shortage import reraise
 from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
@@ -30,8 +30,21 @@ from agentsbx.policy import Policy
 if TYPE_CHECKING:
     from agentsbx._protect import Watch
 
-__all__ = ["Conversation", "Runtime", "converse", "current", "environ", "job_env", "next_call_id",
-           "no_room", "orphans", "probe", "restart", "shutdown", "take"]  # fmt: skip
+__all__ = [
+    "Conversation",
+    "Runtime",
+    "converse",
+    "current",
+    "environ",
+    "job_env",
+    "next_call_id",
+    "orphans",
+    "probe",
+    "reraise",
+    "restart",
+    "shutdown",
+    "take",
+]  # fmt: skip
 
 READY_TIMEOUT_MS = 20_000
 LAST_BREATH_MS = 100
@@ -178,7 +191,10 @@ def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
     Waits for a place among those that may run at once. `PoolGone`: look the pool up again.
     """
     gate = _gate.gate()
-    gate.acquire()
+    if _gate.depth.get():
+        gate.force()
+    else:
+        gate.acquire()
     try:
         for _ in range(8):
             box = rt.sup.take(pool, READY_TIMEOUT_MS)

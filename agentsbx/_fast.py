@@ -19,7 +19,7 @@ from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
 from agentsbx._output import forward
 from agentsbx._pools import is_same
-from agentsbx._shortage import no_room
+from agentsbx._shortage import reraise
 from agentsbx._wire import FRAME_INLINE, KILL, PUB, Cause, Event, Frame, Msg
 from agentsbx.errors import ResultError
 
@@ -110,7 +110,7 @@ class Quick:
             done = self._send(made, args, kwargs)
             return done
         except OSError as e:
-            raise no_room(e) from e
+            reraise(e)
         finally:
             if type(done) is not Begun:
                 gate.release()

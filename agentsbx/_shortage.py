@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import time
+from typing import NoReturn
 
 from agentsbx import _core
 from agentsbx.errors import SandboxUnavailable
 
-__all__ = ["no_room", "pair"]
+__all__ = ["no_room", "pair", "reraise"]
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _TRIES, _PAUSE_S = 200, 0.005
@@ -32,6 +33,14 @@ def no_room(error: OSError) -> Exception:
         f"this process has no {what} left for a sandbox: {os.strerror(error.errno)}",
         missing=[what], errno=error.errno, hint=hint,
     )  # fmt: skip
+
+
+def reraise(error: OSError) -> NoReturn:
+    """Raise what `no_room` says; the error itself where it is none of these."""
+    made = no_room(error)
+    if made is error:
+        raise error
+    raise made from error
 
 
 def pair() -> tuple[int, int]:

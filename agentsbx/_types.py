@@ -91,6 +91,13 @@ class Keywords(TypedDict, total=False):
     captures: Sequence[str] | None
     raises: type[BaseException] | Sequence[type[BaseException]] | None
     keep: StrPath | Sequence[StrPath] | None
+    host: (
+        Callable[..., Any] | Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]] | None
+    )
+    host_args: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+    host_calls: int | None
+    host_bytes: int | str | None
+    host_rate: float | None
     name: str | None
     seed: int | None
 
