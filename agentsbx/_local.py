@@ -236,7 +236,9 @@ class _Call:
         try:
             with (
                 _seeded(self._options.get("seed")),
-                kept_output(self._options.get("output", "forward")) as self._kept,
+                kept_output(
+                    self._options.get("output", "forward"), self._options.get("on_output")
+                ) as self._kept,
             ):
                 yield
         finally:
@@ -287,7 +289,7 @@ class _Call:
 
     def _result(self, value: Any = None, error: BaseException | None = None) -> Result:
         self._warn_changed()
-        out, err = self._kept or (Kept(None), Kept(None))
+        out, err = self._kept or (Kept(None, "stdout"), Kept(None, "stderr"))
         return Result(
             value=value, error=error, stdout=bytes(out.data), stderr=bytes(err.data),
             usage=self._usage(), enforced=dict(_ENFORCED), exit=Exit(code=0 if not error else 1),

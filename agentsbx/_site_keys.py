@@ -6,6 +6,7 @@ They say how a function is called, not what it may do: no policy holds them. Wha
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,17 @@ def _pattern(key: str, value: Any) -> str:
     return text
 
 
+def _callback(key: str, value: Any) -> Any:
+    if not callable(value) or isinstance(value, type):
+        raise _wrong(key, value, "a function of two arguments: on_output=lambda stream, text: ...")
+    if inspect.iscoroutinefunction(value):
+        raise _wrong(
+            key, value, "a plain function: it is called in the call's thread. In asyncio hand the "
+            "text over with loop.call_soon_threadsafe"
+        )  # fmt: skip
+    return value
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
 
@@ -94,4 +106,5 @@ SITE_KEYWORDS: dict[str, Callable[[str, Any], Any]] = {
     "seed": _seed,
     "name": _name,
     "keep": _patterns,
+    "on_output": _callback,
 }

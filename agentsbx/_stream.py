@@ -180,6 +180,8 @@ class Stream:
         assert call is not None
         assert talk is not None
         detail = self.detail or call.watch is not None or site.policy.strict_violations
+        self._reply.out.finish()
+        self._reply.err.finish()
         self._talk = None
         talk.end(detail)
         try:

@@ -91,6 +91,7 @@ class Keywords(TypedDict, total=False):
     captures: Sequence[str] | None
     raises: type[BaseException] | Sequence[type[BaseException]] | None
     keep: StrPath | Sequence[StrPath] | None
+    on_output: Callable[[str, str], object] | None
     name: str | None
     seed: int | None
 

@@ -28,7 +28,7 @@ HELPERS = {
         "_protect _pythons _report _seeds _transfer _watch _wire"
     ),
     "C": "_arena _boxes _command _engine _exits _fast _gate _mirror _notes _notices _noting "
-    "_outcome _output _pools _prepare _said _setup _stream _swallowed _traced",
+    "_live _outcome _output _pools _prepare _said _setup _stream _swallowed _traced",
     "D": "_calls _describe _futures _load _signature _traps _verbs _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}

@@ -70,6 +70,17 @@ def elsewhere(*values: int, scale: float = 1.0) -> list[float]:
     return [value * scale for value in values]
 
 
+def told(stream: str, text: str) -> None: ...
+
+
+@sandbox(on_output=told)
+def live(n: int) -> int:
+    return n
+
+
+assert_type(live(1), int)
+
+
 @sandbox
 def stream(n: int) -> Iterator[int]:
     yield from range(n)
