@@ -169,7 +169,12 @@ class Sandboxed(_Common[P, R_co], Protocol[P, R_co]):
     def submit(self: Sandboxed[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call in a fresh sandbox, in the background; cancelling the future kills it."""
 
-    def map(self, *iterables: Iterable[Any], timeout: float | None = None) -> Iterator[R_co]:
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[R_co]:
         """Call for each, several at once; values in order."""
 
     @property
@@ -232,7 +237,12 @@ class AsyncSandboxed(_Common[P, R_co], Protocol[P, R_co]):
     def submit(self: AsyncSandboxed[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call in a fresh sandbox, in the background; cancelling the future kills it."""
 
-    def map(self, *iterables: Iterable[Any], timeout: float | None = None) -> AsyncIterator[R_co]:
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        progress: bool | str = False,
+    ) -> AsyncIterator[R_co]:
         """Call for each, several at once; values in order."""
 
     @property
