@@ -68,6 +68,7 @@ class Keywords(TypedDict, total=False):
     memory: Size
     cpu_time: Time
     cpus: float | str | None
+    cpu_set: str | int | Sequence[int] | None
     timeout: Time
     processes: Count
     open_files: Count
