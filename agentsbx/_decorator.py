@@ -335,11 +335,11 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         bind_verb(wrapper, "submit", args, kwargs)
         return submit(wrapper, args, kwargs)
 
-    def map_(*iterables: Any, timeout: float | None = None) -> Any:
+    def map_(*iterables: Any, timeout: float | None = None, progress: bool | str = False) -> Any:
         from agentsbx._futures import amap, map_calls
 
         each = amap if site.kind.is_async else map_calls
-        return each(wrapper, iterables, timeout)
+        return each(wrapper, iterables, timeout, progress)
 
     def options(**keywords: Any) -> Any:
         """Return the same function under another policy; `keywords` are those of `sandbox`."""

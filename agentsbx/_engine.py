@@ -301,6 +301,8 @@ def converse(
     detail = detail or watch is not None
     try:
         talk.send(body, views)
+        exchange.reply.out.finish()
+        exchange.reply.err.finish()
     except SupervisorGone:  # user code may have run: never again by itself
         talk.end(detail)
         return ExitRecord.lost(box.job_id)

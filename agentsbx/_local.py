@@ -259,7 +259,9 @@ class _Call:
         try:
             with (
                 _seeded(self._options.get("seed")),
-                kept_output(self._options.get("output", "forward")) as self._kept,
+                kept_output(
+                    self._options.get("output", "forward"), self._options.get("on_output")
+                ) as self._kept,
             ):
                 yield
         finally:
@@ -312,7 +314,7 @@ class _Call:
         if self._host is not None:
             self._host.bridge.close()
         self._warn_changed()
-        out, err = self._kept or (Kept(None), Kept(None))
+        out, err = self._kept or (Kept(None, "stdout"), Kept(None, "stderr"))
         return Result(
             value=value, error=error, stdout=bytes(out.data), stderr=bytes(err.data),
             host_calls=tuple(self._host.bridge.calls) if self._host is not None else (),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -82,6 +82,7 @@ class CallSite:
         output: str = "forward",
         keep: Sequence[str] = (),
         offers: Offers | None = None,
+        on_output: Callable[[str, str], object] | None = None,
     ) -> None:
         self.fn = fn
         self.policy = policy
@@ -91,6 +92,7 @@ class CallSite:
         self.raises = tuple(raises)
         self.seed = seed
         self.output = output
+        self.on_output = on_output
         self.keep = _header.pack_patterns(keep)
         self.offers = offers  # host functions and arguments that stay here
         self.lock = threading.RLock()
@@ -299,6 +301,7 @@ def _invoke(
             and call.place is not None
             and not call.place.layout.marks
             and not site.policy.strict_violations
+            and site.on_output is None  # told while it runs: the quick way tells at the end
             and result.error is None
             and site.offers is None
             and _HAS_ENVIRON
@@ -354,7 +357,12 @@ def _exchange(
 
 def reply_to(site: CallSite, keep: bytes | None) -> Reply:
     """Return what takes the answer: output; files, swallowed denials where asked for."""
-    reply = Reply(*outputs(site.output, site.policy.limits.output))
+    pair = outputs(site.output, site.policy.limits.output)
+    if site.on_output is not None:
+        from agentsbx._live import told
+
+        pair = told(pair, site.on_output)
+    reply = Reply(*pair)
     if keep is not None:
         reply.keep = keep, site.codec_limits.buffer_bytes
     if site.policy.strict_violations:

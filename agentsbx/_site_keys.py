@@ -6,6 +6,7 @@ They say how a function is called, not what it may do: no policy holds them. Wha
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,17 @@ def _pattern(key: str, value: Any) -> str:
             key, value, "below $HOME, $TMPDIR, /tmp or /dev/shm; files elsewhere need write="
         )
     return text
+
+
+def _callback(key: str, value: Any) -> Any:
+    if not callable(value) or isinstance(value, type):
+        raise _wrong(key, value, "a function of two arguments: on_output=lambda stream, text: ...")
+    if inspect.iscoroutinefunction(value):
+        raise _wrong(
+            key, value, "a plain function: it is called in the call's thread. In asyncio hand the "
+            "text over with loop.call_soon_threadsafe"
+        )  # fmt: skip
+    return value
 
 
 def _is_list(value: Any) -> bool:
@@ -179,4 +191,5 @@ SITE_KEYWORDS: dict[str, Callable[[str, Any], Any]] = {
     "host_calls": _number,
     "host_bytes": _size,
     "host_rate": _rate,
+    "on_output": _callback,
 }

@@ -187,6 +187,8 @@ class Stream:
         assert call is not None
         assert talk is not None
         detail = self.detail or call.watch is not None or site.policy.strict_violations
+        self._reply.out.finish()
+        self._reply.err.finish()
         self._talk = None
         if self._reply.bridge is not None:
             self._reply.bridge.close()

@@ -153,6 +153,28 @@ def parse_count(key: str, value: object, *, minimum: int = 1) -> int:
     return int(value)
 
 
+def parse_cpu_set(key: str, value: object) -> tuple[int, ...]:
+    """CPU numbers: `"0-1,4"`, one number, or a list of numbers.
+
+    >>> parse_cpu_set("cpu_set", "0-1,4"), parse_cpu_set("cpu_set", [3, 1]), parse_cpu_set("c", 2)
+    ((0, 1, 4), (1, 3), (2,))
+    """
+    examples = '"0-1,4" or [0, 1, 4]'
+    parts = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    found: set[int] = set()
+    for part in parts:
+        for word in str(part).split(",") if isinstance(part, (str, int)) else [""]:
+            first, dash, last = word.strip().partition("-")
+            last = last if dash else first
+            numbers = first.isascii() and first.isdigit() and last.isascii() and last.isdigit()
+            if isinstance(part, bool) or not numbers or max(len(first), len(last)) > 4:
+                raise _wrong(key, value, "not numbers of CPUs", examples)
+            if not int(first) <= int(last) < 1024:
+                raise _wrong(key, value, "not in order, or above 1023", examples)
+            found.update(range(int(first), int(last) + 1))
+    return tuple(sorted(found))
+
+
 def parse_share(key: str, value: object) -> float:
     """A share of CPUs: `1.0` is one whole CPU.
 

@@ -81,6 +81,17 @@ def proxied(ctx: object, n: int) -> int:
     return n
 
 
+def told(stream: str, text: str) -> None: ...
+
+
+@sandbox(on_output=told)
+def live(n: int) -> int:
+    return n
+
+
+assert_type(live(1), int)
+
+
 @sandbox
 def stream(n: int) -> Iterator[int]:
     yield from range(n)
