@@ -14,6 +14,7 @@ import resource
 
 import msgspec
 
+from agentsbx._compile_missing import missing
 from agentsbx._filter import build_filter, coarse_filter
 from agentsbx._host import Caps, Found, Layout
 from agentsbx._plan import JOB, POOL_DIR, TEMPLATE, Flag, Op, PlanBuilder, PlanFlag
@@ -340,13 +341,13 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
             )
         want |= 1 if memory_cg else 0
     if policy.strict_limits and lim.memory >= 0 and not memory_cg:
-        _missing(policy, "memory", "a memory cgroup", enforced)
+        missing(policy, "memory", "a memory cgroup", enforced)
     if lim.cpus >= 0:
         if cpu_cg:
             want |= 2
             enforced["cpus"] = f"cgroup v{caps.cgroup_version}"
         else:
-            _missing(policy, "cpus", "a cpu cgroup", enforced)
+            missing(policy, "cpus", "a cpu cgroup", enforced)
     if pids_cg:
         want |= 4
     if acct_cg:
@@ -356,9 +357,9 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
     elif caps.has_nproc:
         enforced["processes"] = "RLIMIT_NPROC of its own user namespace"
     else:
-        _missing(policy, "processes", "a pids cgroup where the kernel's root starts it", enforced)
+        missing(policy, "processes", "a pids cgroup where the kernel's root starts it", enforced)
     if policy.strict_limits and lim.cpu_time >= 0 and not acct_cg:
-        _missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
+        missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
     if lim.cpu_time >= 0:
         enforced["cpu_time"] = (
             "cgroup accounting, whole tree"
@@ -396,16 +397,6 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
     )  # fmt: skip
 
 
-_MISSING_HINT = (
-    "run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or say "
-    'on_missing="weaken"'
-)
-_MISSING_HINTS = {
-    "processes": "start as an ordinary user (docker: --user 1000), delegate a cgroup, or say "
-    'on_missing="weaken" (RLIMIT_NPROC never holds root)'
-}
-
-
 def _pin(b: PlanBuilder, policy: Policy, enforced: dict[str, str]) -> None:
     """Run on some CPUs only; the filter denies to choose others."""
     usable = os.sched_getaffinity(0)
@@ -420,16 +411,6 @@ def _pin(b: PlanBuilder, policy: Policy, enforced: dict[str, str]) -> None:
     enforced["cpu_set"] = "sched_setaffinity, which the job itself is denied"
 
 
-def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) -> None:
-    if policy.on_missing == "error":
-        raise SandboxUnavailable(
-            f"`{name}=` needs {needs}, and there is none that this process may use",
-            missing=[needs],
-            hint=_MISSING_HINTS.get(name, _MISSING_HINT).format(name=name),
-        )
-    enforced[name] = "not enforced (on_missing='weaken')"
-
-
 def _landlock(
     b: PlanBuilder,
     policy: Policy,
@@ -441,7 +422,7 @@ def _landlock(
 ) -> None:
     fs, net, scope = landlock_sets(caps.landlock_abi)
     if not fs:
-        _missing(policy, "landlock", "Landlock (Linux 5.13, lsm=landlock)", enforced)
+        missing(policy, "landlock", "Landlock (Linux 5.13, lsm=landlock)", enforced)
         return
     b.landlock = (fs, net, scope)
     write = fs & ~_EXECUTE | _EXECUTE
