@@ -137,7 +137,7 @@ static int do_list(struct call *c)
 {
     static char in[DIR_BYTES] __attribute__((aligned(8))), out[OUT_BYTES];
     size_t n_out = 0;
-    long got;
+    long got = 0;
     int r = 0;
     SBX_FD int dir = open(c->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -171,7 +171,7 @@ static int do_list(struct call *c)
             c->reply.n_bytes += sizeof e + n_name;
             c->reply.n_entries++;
         }
-    return write_all(c->fd, out, n_out);
+    return got < 0 ? -errno : write_all(c->fd, out, n_out);
 }
 
 /* All of a directory, by descriptors and without following a link. */

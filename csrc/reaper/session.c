@@ -197,9 +197,9 @@ static void keep(const struct program *p, int reply)
     end.status = status;
     end.usage = (struct sbx_usage){sbx_time_us(&ru.ru_utime), sbx_time_us(&ru.ru_stime),
                                    (uint64_t)ru.ru_maxrss};
-    say(reply, SBX_FRAME_EXITED, &end, sizeof end);
     if (left < 0)
-        _exit(LEFT_OVER);
+        _exit(LEFT_OVER); /* and no EXITED: that would say that all of it is dead */
+    say(reply, SBX_FRAME_EXITED, &end, sizeof end);
     if ((p->flags & SBX_SPAWN_KEEP) && done) {
         close(reply);
         while (wait4(-1, NULL, 0, NULL) > 0 || errno == EINTR)
@@ -277,17 +277,27 @@ static int is_keeper(int pid)
     return 0;
 }
 
-/* A keeper that was killed leaves its tree to us. */
+/* Take a keeper off the list; 0 if `pid` is none. */
+static int forget_keeper(int pid)
+{
+    for (unsigned i = 0; i < n_keepers; i++)
+        if (keepers[i] == pid) {
+            keepers[i] = keepers[--n_keepers];
+            return 1;
+        }
+    return 0;
+}
+
+/* A keeper that was killed leaves its tree to us: all children of ours that are no
+ * keepers. One round misses what forks meanwhile; but each that it kills, or that ends
+ * by itself, comes to us as such a child and makes for the next round, until none is
+ * left. */
 static void reap_keepers(void)
 {
     int pid, status, sweep = 0;
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        for (unsigned i = 0; i < n_keepers; i++)
-            if (keepers[i] == pid) {
-                keepers[i] = keepers[--n_keepers];
-                sweep |= status != 0;
-            }
+        sweep |= !forget_keeper(pid) || status != 0;
     if (sweep)
         (void)sbx_tree_kill(1, is_keeper);
 }
