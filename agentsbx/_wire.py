@@ -48,6 +48,7 @@ class Frame(enum.IntEnum):
     MODULE = 2
     EXEC = 3
     RESUME = 4
+    CELL = 8
     RESULT = 16
     ERROR = 17
     IMPORT = 18
@@ -60,6 +61,8 @@ class Frame(enum.IntEnum):
     NOTE = 25
     FILES = 26
     YIELD = 27
+    DISPLAY = 30
+    ENDED = 31
 
 
 class Event(enum.IntEnum):

@@ -28,6 +28,7 @@ _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
 _RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
 _keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
 _n_files = 0  # there, before any code of the user ran
+tells_alive = True  # what the function left running dies with this process
 
 
 class HostGone(Exception):
@@ -50,9 +51,17 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
     return _transfer.split(whole[0], n_body, lengths)[1] if whole else []
 
 
-def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
+def _send(
+    kind: int,
+    body: bytes,
+    buffers: list[memoryview],
+    channel: int = CHANNEL,
+    lost: tuple[str, ...] = (),
+) -> None:
     lengths = [b.nbytes for b in buffers] if buffers else []
-    packed = _header.pack_result(body, lengths, () if kind == _YIELD else _alive())
+    if kind != _YIELD and tells_alive:
+        lost = _alive()
+    packed = _header.pack_result(body, lengths, lost)
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return
@@ -235,7 +244,7 @@ def _answer(value: Any) -> None:
         _core.send_frame(CHANNEL, Frame.TOO_BIG, b"file_size")
 
 
-def _fail(exc: BaseException) -> None:
+def _fail(exc: BaseException, lost: tuple[str, ...] = ()) -> None:
     _tell_watched()
     tb = exc.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
@@ -243,7 +252,7 @@ def _fail(exc: BaseException) -> None:
     exc.__traceback__ = tb
     body, buffers = encode_exception(exc, limits=_injob.limits())
     _finish(_n_files)
-    _send(Frame.ERROR, body, buffers)
+    _send(Frame.ERROR, body, buffers, lost=lost)
 
 
 def _alive() -> tuple[str, ...]:

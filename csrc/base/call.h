@@ -31,6 +31,8 @@ enum sbx_frame_kind {
     SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
                            optional */
     SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
+    SBX_FRAME_CELL = 8, /* to a session's interpreter, which takes CALL too, any number
+                           of both (agentsbx/_kernel.py); body: agentsbx/_header.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -51,6 +53,10 @@ enum sbx_frame_kind {
     SBX_FRAME_FILES,   /* before the last frame, where something was left in private
                                places: struct sbx_files, then its records */
     SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
+    /* from a session's interpreter */
+    SBX_FRAME_DISPLAY = 30, /* as a RESULT, but msgpack of one display
+                               (agentsbx/_displays.py); any number before the answer */
+    SBX_FRAME_ENDED, /* body: int32_t exit code; the cell left by SystemExit */
 };
 
 struct sbx_frame {
