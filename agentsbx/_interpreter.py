@@ -15,6 +15,7 @@ import msgspec
 
 from agentsbx import _engine, _explain_limits, _header, _noting, _outcome, _setup
 from agentsbx._codec import ClassTable, CodecLimits
+from agentsbx._codec_errors import escape
 from agentsbx._explain import explain_exit, limit_table
 from agentsbx._interpreter_live import Home, Live, Program, command
 from agentsbx._interpreter_talk import Talk, tidy
@@ -25,7 +26,7 @@ from agentsbx._python_result import PythonResult
 from agentsbx._ship_kept import Shipper
 from agentsbx._turns import Turns
 from agentsbx._wire import FRAME_INLINE, Frame
-from agentsbx.errors import AgentsbxError, ResultError
+from agentsbx.errors import AgentsbxError, ResultError, SandboxUnavailable
 from agentsbx.result import Exit, Result, Usage, Violation
 
 if TYPE_CHECKING:
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Home", "Interpreter", "Program", "command"]
 
-ENDING_S = 2.0  # how long an interpreter whose channel closed may take to end
+START_S = 20.0
+ENDING_S = 1.0  # how long an interpreter whose channel closed may take to end
 MAX_TEXT = 200_000  # characters of the text of a value
 _CALL, _CELL = int(Frame.CALL), int(Frame.CELL)
-_OWN_ERRORS = (Frame.ERROR, Frame.RESULT, Frame.TOO_BIG)
+_NUMBERED = (Frame.ERROR, Frame.RESULT)
+_OWN_ERRORS = (*_NUMBERED, Frame.TOO_BIG)
 
 
 class _Ended(NamedTuple):
@@ -71,12 +74,9 @@ class Interpreter:
         with self._turns.take(cancel) as turn:
             if not turn.has_come:
                 return PythonResult(error=_cancelled())
-            live, background = self._ready()
+            live, background = self._ready(cancel)
             self._n_cells += 1
-            setup = None
-            if live.setup is None:
-                setup = live.setup = self._plain_setup()
-            body = _header.pack_cell(setup, code, f"<cell {self._n_cells}>")
+            body = _header.pack_cell(live.next_number(), None, code, f"<cell {self._n_cells}>")
             reply = Reply(*outputs("capture", self._home.policy.limits.output))
             talk = Talk(live, reply, self._timeout(timeout_s), self._limits)
             ended = self._converse(live, talk, _CELL, body, [], cancel)
@@ -90,7 +90,7 @@ class Interpreter:
         with self._turns.take(cancel) as turn:
             if not turn.has_come:
                 return Result(error=_cancelled())
-            live, _ = self._ready()
+            live, _ = self._ready(cancel)
             self._tell_loss()
             with site.lock:
                 p = prepare(site)
@@ -100,7 +100,10 @@ class Interpreter:
             views = own + views_of(stream.buffers)
             told = None if setup == live.setup else setup
             lengths = [v.nbytes for v in views]
-            body = _header.pack_kept_call(told, slot, given, stream.body, lengths, site.kind)
+            number = live.next_number()
+            body = _header.pack_kept_call(
+                number, told, slot, given, stream.body, lengths, site.kind
+            )
             reply = Reply(*outputs(self._output, self._home.policy.limits.output))
             talk = Talk(live, reply, self._timeout(timeout_s), self._limits, stream=stream)
 
@@ -125,7 +128,7 @@ class Interpreter:
 
     # -- the running one --------------------------------------------------------------------------
 
-    def _ready(self) -> tuple[Live, bytes]:
+    def _ready(self, cancel: Cancel | None) -> tuple[Live, bytes]:
         """Return the running interpreter, started where there is none, and what it has printed."""
         live = self._live
         if live is not None:
@@ -136,11 +139,25 @@ class Interpreter:
             self._untold = _lost(_exit_words(how) or "it sent what nobody had asked for")
             self._drop()
         if self._is_closed:
-            from agentsbx.errors import SandboxUnavailable
-
             raise SandboxUnavailable("the session is closed", missing=["session"])
-        self._live = live = Live(self._home)
-        return live, b""
+        return self._start(cancel), b""
+
+    def _start(self, cancel: Cancel | None) -> Live:
+        """Start one and wait until it serves: what that takes is no cell's time."""
+        live = self._live = Live(self._home)
+        live.setup = self._plain_setup()
+        reply = Reply(*outputs("capture", self._home.policy.limits.output))
+        talk = Talk(live, reply, START_S, self._limits)
+        body = _header.pack_cell(live.next_number(), live.setup, "", "<start>")
+        ended = self._converse(live, talk, _CELL, body, [], cancel)
+        if not ended.words:
+            return live
+        said = bytes(reply.err.kept[-1000:]).decode("utf-8", "backslashreplace").strip()
+        raise SandboxUnavailable(
+            f"the session's Python did not start ({_exit_words(ended.how) or 'no answer'})",
+            missing=["python"], notes=[escape(said)] if said else [],
+            hint="is memory= enough for an interpreter? its last words are below",
+        )  # fmt: skip
 
     def _drop(self) -> None:
         live, self._live = self._live, None
@@ -191,6 +208,8 @@ class Interpreter:
             reply.out.end()
             reply.err.end()
         reply.wall_ns = time.monotonic_ns() - talk.start_ns
+        if reply.kind in _NUMBERED and not reply.is_malformed and not live.is_answer(reply.lost):
+            reply.is_malformed = "it answers another request"
         if reply.kind in _OWN_ERRORS and not (
             reply.is_malformed or reply.raised or reply.timed_out
             or (reply.over and reply.kind != Frame.TOO_BIG)
@@ -200,7 +219,8 @@ class Interpreter:
 
     def _end(self, live: Live, reply: Reply, cancel: Cancel | None) -> _Ended:
         how = None
-        if reply.kind == Frame.ENDED or (not reply.kind and not reply.timed_out):
+        is_cut = reply.is_malformed or reply.over or reply.raised or reply.timed_out
+        if not is_cut and reply.kind in (0, Frame.ENDED):
             how = live.program.ended(ENDING_S)
         self._drop()
         if cancel is not None and cancel.cancelled:

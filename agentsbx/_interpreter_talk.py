@@ -21,6 +21,7 @@ __all__ = ["Talk", "tidy"]
 
 MAX_STRAYS = 1000  # frames and reads between two cells
 MAX_BACKGROUND = 1 << 20  # bytes printed between two cells that are kept
+_REAPERS = (Frame.SIGNAL, Frame.EXITED, Frame.FAILED)  # words of a first process
 _SAID_LATE = (Frame.NOTE, Frame.DISPLAY)  # by threads that go on
 
 
@@ -66,6 +67,8 @@ class Talk(Exchange):
         if kind == Frame.ENDED and self.is_cell and memfd < 0 and len(body) == 4:
             self.reply.kind, self.reply.body = kind, body
             return True
+        if kind in _REAPERS:
+            self.reply.is_malformed = f"frame of kind {kind}"
         return super()._frame(kind, body, memfd, n_body, n_memfd)
 
     def _display(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:

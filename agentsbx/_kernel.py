@@ -14,7 +14,8 @@ import os
 import sys
 
 from agentsbx import _core, _header, _hooks, _injob, _kernel_display, _transfer, _worker
-from agentsbx._codec import encode
+from agentsbx._codec_encode import Encoder, encode, encode_table, is_plain
+from agentsbx._codec_wire import Refused, Tag
 from agentsbx._kernel_cell import Cells, run_coroutine, shown
 from agentsbx._receive_kept import KeptReceiver
 from agentsbx._wire import Event, Frame
@@ -28,7 +29,8 @@ __all__ = ["main"]
 CHANNEL = _worker.CHANNEL
 _IN_CELL = "put the answer into the code"
 _IN_CALL = "pass the answer as an argument, or call the function here, unsandboxed"
-_UNLOADED = ("function",)  # in an ERROR: what was shipped could not be rebuilt
+_OF_CLASSES = frozenset({Tag.CLASS, Tag.OBJECT, Tag.SUBCLASS, Tag.ENUM})
+_UNLOADED = "function"  # in an ERROR: what was shipped could not be rebuilt
 
 
 class _Kernel:
@@ -49,16 +51,17 @@ class _Kernel:
                 whole = [_transfer.map_private(memfd, n_memfd)]
                 os.close(memfd)
                 view = whole[0][:n_body]
-            _kernel_display.begin(_injob.limits().body_bytes)
             if kind == Frame.CELL:
                 self._cell(*_header.unpack(view))
             else:
                 self._call(_header.unpack(view), whole, len(view))
 
-    def _cell(self, setup: Any, code: str, name: str) -> None:
+    def _cell(self, number: int, setup: Any, code: str, name: str) -> None:
+        _worker.marks = (str(number),)
         if setup is not None:
             _worker._apply(setup)
         _hooks.stays_here, _hooks.advice = True, _IN_CELL
+        _kernel_display.begin(_injob.limits().body_bytes)
         sys.modules["__main__"] = self.cells.module
         try:
             value = self.cells.run(code, name)
@@ -78,9 +81,11 @@ class _Kernel:
             _worker._send(Frame.RESULT, answer, buffers)
 
     def _call(self, head: tuple[Any, ...], whole: list[memoryview], n_body: int) -> None:
-        setup, slot, function, blob, lengths, kind = head
+        number, setup, slot, function, blob, lengths, kind = head
+        _worker.marks = (str(number),)
         buffers = _worker._buffers(whole, n_body, lengths) if lengths else []
         _hooks.stays_here, _hooks.advice = False, _IN_CALL
+        _kernel_display.begin(0)  # a call gives its value and nothing else
         try:
             self.receiver.enter_main()
             if setup is not None:
@@ -90,7 +95,8 @@ class _Kernel:
                 self.receiver.load_function(slot, code, buffers[:n_own], anew=anew)
                 buffers = buffers[n_own:]
         except BaseException as error:
-            _worker._fail(error, _UNLOADED)
+            _worker.marks += (_UNLOADED,)
+            _worker._fail(error)
             return
         try:
             fn, args, kwargs = self.receiver.begin(slot, blob, buffers)
@@ -113,9 +119,22 @@ def _packed(value: Any) -> tuple[bytes, list[memoryview]]:
     dropped = _kernel_display.dropped()
     limits = _injob.limits()
     try:
-        return encode([value, text, True, dropped], limits=limits)
+        return _encode([value, text, True, dropped])
     except Exception:
         return encode([None, text, False, dropped], limits=limits)
+
+
+def _encode(answer: list[Any]) -> tuple[bytes, list[memoryview]]:
+    """As `encode`; refuses what needs a class: of a cell's classes the host knows none."""
+
+    def fill(encoder: Encoder) -> Any:
+        root = encoder.cell(answer)
+        if not _OF_CLASSES.isdisjoint([row[0] for row in encoder.rows]):
+            raise Refused("is an object of a class")
+        return root
+
+    limits = _injob.limits()
+    return encode(answer, limits=limits) if is_plain(answer) else encode_table(fill, limits)
 
 
 def _end(stop: SystemExit) -> NoReturn:
@@ -168,7 +187,6 @@ def main(path: list[str] | None = None) -> None:
         stream.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
-    _worker.tells_alive = False
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # what `site` gives
     _hooks.install()
     _kernel_display.install()

@@ -58,13 +58,16 @@ class Cells:
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
             last = ast.Expression(tree.body.pop().value)
-        if tree.body:
-            body = self._compile(tree, name, "exec")
-            self._flags |= body.co_flags & _FUTURE
-            _evaluate(body, names)
-        if last is None:
-            return None
-        value = _evaluate(self._compile(last, name, "eval"), names)
+        parts = [self._compile(tree, name, "exec")]
+        self._flags |= parts[0].co_flags & _FUTURE
+        if last is not None:
+            parts.append(self._compile(last, name, "eval"))
+        if any(part.co_flags & inspect.CO_COROUTINE for part in parts):
+            # All in the loop: what stands before the first `await` may make tasks.
+            value = run_coroutine(_each(parts, names))
+        else:
+            for part in parts:
+                value = eval(part, names)
         if value is not None:
             builtins._ = value  # type: ignore[attr-defined]
             _kernel_display.result(value)
@@ -83,9 +86,12 @@ class Cells:
         return error
 
 
-def _evaluate(code: types.CodeType, names: dict[str, Any]) -> Any:
-    value = eval(code, names)
-    return run_coroutine(value) if code.co_flags & inspect.CO_COROUTINE else value
+async def _each(parts: list[types.CodeType], names: dict[str, Any]) -> Any:
+    for part in parts:
+        value = eval(part, names)
+        if part.co_flags & inspect.CO_COROUTINE:
+            value = await value
+    return value
 
 
 def shown(value: Any) -> str:

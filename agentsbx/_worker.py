@@ -28,7 +28,9 @@ _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
 _RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
 _keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
 _n_files = 0  # there, before any code of the user ran
-tells_alive = True  # what the function left running dies with this process
+# What an answer says besides: which request a session's interpreter answers; None: what the
+# function left running, since that dies with this process.
+marks: tuple[str, ...] | None = None
 
 
 class HostGone(Exception):
@@ -51,17 +53,10 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
     return _transfer.split(whole[0], n_body, lengths)[1] if whole else []
 
 
-def _send(
-    kind: int,
-    body: bytes,
-    buffers: list[memoryview],
-    channel: int = CHANNEL,
-    lost: tuple[str, ...] = (),
-) -> None:
+def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
     lengths = [b.nbytes for b in buffers] if buffers else []
-    if kind != _YIELD and tells_alive:
-        lost = _alive()
-    packed = _header.pack_result(body, lengths, lost)
+    said = () if kind == _YIELD else _alive() if marks is None else marks
+    packed = _header.pack_result(body, lengths, said)
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return
@@ -244,7 +239,7 @@ def _answer(value: Any) -> None:
         _core.send_frame(CHANNEL, Frame.TOO_BIG, b"file_size")
 
 
-def _fail(exc: BaseException, lost: tuple[str, ...] = ()) -> None:
+def _fail(exc: BaseException) -> None:
     _tell_watched()
     tb = exc.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
@@ -252,7 +247,7 @@ def _fail(exc: BaseException, lost: tuple[str, ...] = ()) -> None:
     exc.__traceback__ = tb
     body, buffers = encode_exception(exc, limits=_injob.limits())
     _finish(_n_files)
-    _send(Frame.ERROR, body, buffers, lost=lost)
+    _send(Frame.ERROR, body, buffers)
 
 
 def _alive() -> tuple[str, ...]:
