@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost
 if TYPE_CHECKING:
     from agentsbx._decorator import sandbox
     from agentsbx._executor import SandboxExecutor
+    from agentsbx._python_result import Display, PythonResult
     from agentsbx._verbs import configure, probe, run, shutdown, warm
     from agentsbx.errors import (
         AgentsbxError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AgentsbxError",
     "Discarded",
+    "Display",
     "Exit",
     "Files",
     "Grant",
@@ -59,6 +61,7 @@ __all__ = [
     "MemoryLimitExceeded",
     "Policy",
     "PolicyError",
+    "PythonResult",
     "RemoteError",
     "Result",
     "ResultError",
@@ -86,6 +89,7 @@ _HOMES = {
     "agentsbx._decorator": ("sandbox",),
     "agentsbx._verbs": ("configure", "probe", "run", "shutdown", "warm"),
     "agentsbx._executor": ("SandboxExecutor",),
+    "agentsbx._python_result": ("Display", "PythonResult"),
     "agentsbx.errors": (
         "AgentsbxError",
         "JobDied",

@@ -7,6 +7,7 @@ interpreter sends is as hostile as any job's and goes through the same gates (`_
 
 from __future__ import annotations
 
+import errno
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -191,8 +192,9 @@ class Interpreter:
                 try:
                     arena = send_body(cast("Box", live), kind, body, views, NO_CACHE)
                 except OSError as error:
-                    if not is_gone(error):
+                    if not is_gone(error) and error.errno != errno.EAGAIN:
                         raise
+                    live.kill()  # it is dead, or does not read
                 talk.run()
             elif not talk.begin_with(kind, body):
                 talk.run()

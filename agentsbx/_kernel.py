@@ -42,7 +42,13 @@ class _Kernel:
         """Answer until the host is gone."""
         while True:
             self.receiver.make_ready()
-            event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(CHANNEL, -1, -1, -1)
+            try:
+                event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(CHANNEL, -1, -1, -1)
+            except OSError:
+                return  # a cell closed the channel
+            except BaseException as error:  # of a signal handler that a cell has set
+                sys.excepthook(type(error), error, error.__traceback__)
+                continue
             if event != Event.FRAME or kind not in (Frame.CELL, Frame.CALL):
                 return
             whole: list[memoryview] = []
@@ -66,7 +72,6 @@ class _Kernel:
         try:
             value = self.cells.run(code, name)
             _kernel_display.figures()
-            answer, buffers = _packed(value)
         except SystemExit as stop:
             _leave_copy(stop)
             _end(stop)
@@ -78,7 +83,7 @@ class _Kernel:
         else:
             _leave_copy(None)
             _worker._flush()
-            _worker._send(Frame.RESULT, answer, buffers)
+            _answer(value)
 
     def _call(self, head: tuple[Any, ...], whole: list[memoryview], n_body: int) -> None:
         number, setup, slot, function, blob, lengths, kind = head
@@ -113,15 +118,15 @@ class _Kernel:
             _worker._answer(value)
 
 
-def _packed(value: Any) -> tuple[bytes, list[memoryview]]:
-    """Encode what a cell gave: [value or None, its text, whether the value crosses, dropped]."""
+def _answer(value: Any) -> None:
+    """Send what a cell gave: [value or None, its text, whether the value crosses, dropped]."""
     text = None if value is None else shown(value)
     dropped = _kernel_display.dropped()
-    limits = _injob.limits()
     try:
-        return _encode([value, text, True, dropped])
-    except Exception:
-        return encode([None, text, False, dropped], limits=limits)
+        _worker._send(Frame.RESULT, *_encode([value, text, True, dropped]))
+    except Exception:  # it cannot cross, or is too big for a file
+        told = encode([None, text, False, dropped], limits=_injob.limits())
+        _worker._send(Frame.RESULT, *told)
 
 
 def _encode(answer: list[Any]) -> tuple[bytes, list[memoryview]]:

@@ -105,9 +105,13 @@ def _send(forms: Bundle, *, is_result: bool) -> None:
     from agentsbx import _worker
 
     body = pack(forms, is_result=is_result)
-    _n, _left = _n + 1, _left - size
     _worker._flush()  # what was printed before it stands before it
-    _worker._send(Frame.DISPLAY, body, [])
+    try:
+        _worker._send(Frame.DISPLAY, body, [])
+    except OSError:  # too big for a file
+        _dropped += 1
+    else:
+        _n, _left = _n + 1, _left - size
 
 
 # -- forms ----------------------------------------------------------------------------------------

@@ -96,6 +96,8 @@ class KeptReceiver(Receiver):
 
     def make_ready(self) -> None:
         """Prepare the next call, while nobody waits."""
+        for module in _receive._stand_ins.values():
+            module.forget_absent()
         if self._functions and self._next is None:
             self._next = _Reader(self._queue, self._base)
 

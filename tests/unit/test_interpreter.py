@@ -726,3 +726,59 @@ def test_closed_session_says_so() -> None:
     python.close()
     with pytest.raises(SandboxUnavailable, match="closed"):
         run(python, "1")
+
+
+def test_signal_between_cells_does_not_end_the_interpreter(python: SessionPython) -> None:
+    code = """
+    import signal
+    def late(*_):
+        raise ValueError('from a handler')
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    """
+    assert run(python, code).ok
+    time.sleep(0.3)
+    result = run(python, "late.__name__")
+    assert result.value == "late"
+    assert b"ValueError: from a handler" in result.background
+
+
+def test_module_attribute_that_a_cell_was_refused_is_served_to_the_next_call(
+    python: SessionPython,
+) -> None:
+    """What a cell asks for in vain is asked for again: `seen` stands for no captured name here."""
+
+    def first() -> str:
+        import _naive
+
+        return _naive.__name__
+
+    def later(name: str) -> bool:
+        import _naive
+
+        return hasattr(_naive, name)
+
+    name = next(n for n in vars(__import__("_naive")) if n[:1] != "_")
+    python.call(first, (), {})
+    assert run(python, f"import sys\nhasattr(sys.modules['_naive'], {name!r})").value is False
+    assert python.call(later, (name,), {})
+
+
+def test_threads_of_a_call_that_import_while_it_answers_stay_in_step(python: SessionPython) -> None:
+    def start() -> int:
+        import contextlib
+        import threading
+
+        def load() -> None:
+            with contextlib.suppress(ImportError):
+                import _machine
+
+                del _machine
+
+        for _ in range(5):
+            threading.Thread(target=load).start()
+        return 1
+
+    for _ in range(5):
+        assert python.call(start, (), {}) == 1
+        assert run(python, "2").value == 2
