@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Home", "Live", "Program", "command"]
 
-_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from agentsbx._kernel import main; main()"
+# msgspec would load `typing_extensions`, and inspect with it: see `_zygote`.
+_IMPORT = (
+    "sys.modules['typing_extensions'] = None; from agentsbx._kernel import main; "
+    "del sys.modules['typing_extensions']; "
+)
+_BOOT = f"import sys; sys.path[:] = sys.argv[1:]; {_IMPORT}main()"
 # Another interpreter or other packages: our own come from the last folder, see `_zygote`.
 _BOOT_ELSEWHERE = (
-    "import sys; path = sys.argv[1:]; sys.path[:] = path[-1:] + path; "
-    "from agentsbx._kernel import main; main(path)"
+    f"import sys; path = sys.argv[1:]; sys.path[:] = path[-1:] + path; {_IMPORT}main(path)"
 )
 PATIENCE_S = 2  # of a send: an interpreter that does not read must not hold a thread for ever
 CHANNEL_BYTES = 1 << 18

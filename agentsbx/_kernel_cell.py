@@ -5,10 +5,10 @@ that tracebacks show them; each cell has a file name of its own (`<cell 3>`).
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import builtins
-import inspect
 import linecache
 import types
 
@@ -22,9 +22,9 @@ __all__ = ["Cells", "run_coroutine", "shown"]
 
 MAX_TEXT = 100_000  # characters of the text of a value
 _MAX_ITEMS = 1000  # of a container that are shown
-_FUTURE = 0
-for _name in __import__("__future__").all_feature_names:
-    _FUTURE |= getattr(__import__("__future__"), _name).compiler_flag
+_FUTURES = [getattr(__future__, name).compiler_flag for name in __future__.all_feature_names]
+_FUTURE = sum(set(_FUTURES))  # each is a bit of its own
+_CO_COROUTINE = 0x80  # as `inspect` has it, which is long to import
 _AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 _loop: Any = None
@@ -62,7 +62,7 @@ class Cells:
         self._flags |= parts[0].co_flags & _FUTURE
         if last is not None:
             parts.append(self._compile(last, name, "eval"))
-        if any(part.co_flags & inspect.CO_COROUTINE for part in parts):
+        if any(part.co_flags & _CO_COROUTINE for part in parts):
             # All in the loop: what stands before the first `await` may make tasks.
             value = run_coroutine(_each(parts, names))
         else:
@@ -89,7 +89,7 @@ class Cells:
 async def _each(parts: list[types.CodeType], names: dict[str, Any]) -> Any:
     for part in parts:
         value = eval(part, names)
-        if part.co_flags & inspect.CO_COROUTINE:
+        if part.co_flags & _CO_COROUTINE:
             value = await value
     return value
 
