@@ -8,8 +8,10 @@ interpreter sends is as hostile as any job's and goes through the same gates (`_
 from __future__ import annotations
 
 import errno
+import os
 import time
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
@@ -65,6 +67,7 @@ class Interpreter:
         self._n_cells = 0
         self._limits = CodecLimits.of(home.policy.limits)
         self._raw_policy = msgspec.msgpack.encode(home.policy)
+        _all.add(self)
 
     # -- verbs ------------------------------------------------------------------------------------
 
@@ -126,6 +129,17 @@ class Interpreter:
             live.kill()
         with self._turns.take(None):
             self._drop()
+
+    def abandon(self) -> None:
+        """In a forked child: its locks may be held by absent threads, its process is the parent's.
+
+        The channel is closed here: two that speak on it would take each other's answers.
+        """
+        self._turns = Turns()
+        live, self._live = self._live, None
+        if live is not None:
+            live.abandon()
+            self._untold = _lost("it belongs to the process that this one was forked from")
 
     # -- the running one --------------------------------------------------------------------------
 
@@ -291,12 +305,26 @@ class Interpreter:
             error = explain_exit(ended.how or Exit(), table)
         else:
             reply.over = self._limits.keyword(reply.over, policy.limits)
-            error, violations = _outcome.error_of(
-                reply, None, policy, classes, table, self._home.cwd, self._limits
-            )
+            try:
+                error, violations = _outcome.error_of(
+                    reply, None, policy, classes, table, self._home.cwd, self._limits
+                )
+            except ResultError as wrong:  # an exception that is none
+                error = wrong.with_traceback(None)
         if ended.words:
             error.add_note(f"agentsbx: {ended.words}")
         return error, violations
+
+
+_all: weakref.WeakSet[Interpreter] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for interpreter in list(_all):
+        interpreter.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 def _kept_setup(setup: _setup.Setup | None) -> Any:

@@ -104,10 +104,14 @@ class Live:
     def close(self) -> None:
         """End it and give back all of it."""
         self.program.kill()
+        self.abandon()
+        self.program.close()
+
+    def abandon(self) -> None:
+        """Give back the descriptors alone."""
         fds = self.channel, self.out, self.err
         self.channel = self.out = self.err = -1
         _core.close_all(*fds)
-        self.program.close()
 
 
 def _bound(channel: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import textwrap
 import threading
 import time
@@ -782,3 +783,20 @@ def test_threads_of_a_call_that_import_while_it_answers_stay_in_step(python: Ses
     for _ in range(5):
         assert python.call(start, (), {}) == 1
         assert run(python, "2").value == 2
+
+
+def test_forked_host_does_not_speak_on_the_channel_of_its_parent(python: SessionPython) -> None:
+    run(python, "x = 1")
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            result = run(python, "x")
+            if isinstance(result.error, NameError) and "forked" in result.state_lost:
+                code = 0
+            python.close()
+        finally:
+            os._exit(code)
+    assert run(python, "x").value == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert run(python, "x").value == 1
