@@ -247,11 +247,12 @@ def decode_exception(
     *,
     classes: ClassTable,
     limits: CodecLimits = DEFAULT,
+    has_line: Callable[[str, int], bool] | None = None,
 ) -> BaseException:
     """Return the exception that a job raised, or a `RemoteError` that tells of it.
 
-    The remote traceback hangs at the end of its `__cause__` chain as a `RemoteTraceback`. Raises
-    `ResultError` where the bytes are malformed.
+    The remote traceback hangs at the end of its `__cause__` chain as a `RemoteTraceback`, with the
+    source lines for which `has_line` holds. Raises `ResultError` where the bytes are malformed.
     """
 
     def build() -> BaseException:
@@ -261,10 +262,12 @@ def decode_exception(
             raise Bad("it is not an exception")
         if isinstance(made, RemoteError):
             _say_how_to_know(made, builder)
-        text = builder.text(builder.rows[0][5], 2 * MAX_TRACEBACK)
-        from agentsbx._codec_sources import with_sources
+        text = escape(builder.text(builder.rows[0][5], 2 * MAX_TRACEBACK))
+        if has_line is not None:
+            from agentsbx._codec_sources import with_sources
 
-        _hang(made, RemoteTraceback(with_sources(escape(text))))
+            text = with_sources(text, has_line)
+        _hang(made, RemoteTraceback(text))
         return made
 
     made: BaseException = guarded(build)

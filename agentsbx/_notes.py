@@ -22,8 +22,9 @@ import msgspec
 
 from agentsbx._codec import ClassTable
 from agentsbx._codec_errors import escape
+from agentsbx._codec_sources import Given
 from agentsbx._mirror import measuring
-from agentsbx._ship_modules import is_library_file, is_library_module, loaded_project_modules
+from agentsbx._ship_modules import is_library_module, loaded_project_modules
 
 __all__ = ["MAX_BYTES", "MAX_NOTES", "Malformed", "Notes"]
 
@@ -197,21 +198,9 @@ class Notes:
             return _caller(self._functions)
         filename = _line(note.filename)
         module = _line(note.source_module) or "<unknown>"
-        if not self._has(filename, note.line):
+        if not Given(self._functions, self._files).has(filename, note.line):
             filename = f"{filename} (in the sandbox)"
         return filename, note.line, module
-
-    def _has(self, filename: str, line: int) -> bool:
-        """Whether the job was given that line: of a library, or in what was shipped."""
-        if filename in self._files():
-            return True
-        if filename.endswith(".py") and is_library_file(filename):
-            return True
-        return any(
-            line in _span(code)
-            for fn in self._functions()
-            if (code := fn.__code__).co_filename == filename
-        )
 
     # -- coverage -----------------------------------------------------------------------------
 
@@ -344,12 +333,6 @@ def _caller(functions: Callable[[], list[types.FunctionType]]) -> tuple[str, int
         return frame.f_code.co_filename, frame.f_lineno, name
     code = next(iter(functions())).__code__
     return code.co_filename, code.co_firstlineno, "<unknown>"
-
-
-def _span(code: types.CodeType) -> range:
-    last = max((line for _, _, line in code.co_lines() if line), default=0)
-    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return range(code.co_firstlineno, max([last + 1, *(_span(c).stop for c in inner)]))
 
 
 # -- coverage -------------------------------------------------------------------------------------

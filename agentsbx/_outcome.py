@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,8 +69,12 @@ def error_of(
     limits: Mapping[str, Limit],
     cwd: str,
     codec_limits: CodecLimits,
+    has_line: Callable[[str, int], bool] | None = None,
 ) -> tuple[BaseException, list[Violation]]:
-    """What to raise for a call that gave no value, and what was denied on the way."""
+    """What to raise for a call that gave no value, and what was denied on the way.
+
+    `has_line` says of file and line whether the job was given it: then a traceback may show it.
+    """
     if reply.raised is not None:
         return reply.raised, []
     if reply.is_malformed:
@@ -79,7 +83,9 @@ def error_of(
         usage = usage_of(record, reply) if record else None
         return _explain.explain_limit(reply.over, limits, usage)[0], []
     if reply.kind == Frame.ERROR:
-        exc = decode_exception(reply.body, reply.buffers, classes=classes, limits=codec_limits)
+        exc = decode_exception(
+            reply.body, reply.buffers, classes=classes, limits=codec_limits, has_line=has_line
+        )
         return _explained(exc, policy, limits, cwd, record)
     if reply.kind == Frame.FAILED and len(reply.body) == 12:
         return unavailable(ErrRecord.unpack(reply.body)), []

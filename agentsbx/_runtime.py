@@ -243,7 +243,7 @@ def _invoke(
             continue
         result = settle(
             site,
-            call.snapshot,
+            call.stream,
             call.pool,
             reply,
             record,
@@ -283,9 +283,8 @@ def _finish(
     exchange.start_ns = begun.start_ns
     exchange.begun = begun.event
     record = _engine.converse(rt, begun.box, exchange, b"", [], cancel, detail=False)
-    pool, snapshot = begun.box.pool, begun.stream.snapshot
     return settle(
-        site, snapshot, pool, reply, record, args, kwargs, None, detail=False,
+        site, begun.stream, begun.box.pool, reply, record, args, kwargs, None, detail=False,
         annotation=site.annotation,
     )  # fmt: skip
 
@@ -325,7 +324,7 @@ def reply_to(site: CallSite, keep: bytes | None) -> Reply:
 
 def settle(
     site: CallSite,
-    snapshot: Any,
+    stream: Any,
     pool: Pool,
     reply: Reply,
     record: ExitRecord | None,
@@ -338,7 +337,7 @@ def settle(
     """Make the `Result` of a call that has ended."""
     value: Any = None
     error: BaseException | None = None
-    classes = site.classes(snapshot, args, kwargs, annotation)
+    classes = site.classes(stream.snapshot, args, kwargs, annotation)
     planted = watch.planted() if watch is not None else []
     has_answer = reply.kind == Frame.RESULT and not reply.is_malformed and not reply.over
     if has_answer:
@@ -354,9 +353,12 @@ def settle(
     table = limit_table(site.policy.limits, pool.job.enforced, usage)
     violations = _outcome.denied_syscalls(record) if record is not None else []
     if not has_answer:
+        from agentsbx._codec_sources import Given
+
         error, more = _outcome.error_of(
-            reply, record, site.policy, classes, table, pool.job.cwd, site.codec_limits
-        )
+            reply, record, site.policy, classes, table, pool.job.cwd, site.codec_limits,
+            Given(stream.functions, stream.files).has,
+        )  # fmt: skip
         violations = more + violations
     if planted:
         error, more = planted_error(planted, error)

@@ -187,7 +187,7 @@ class Stream:
         except SupervisorGone:
             record = ExitRecord.lost(talk.job_id)
         self.result = _runtime.settle(
-            site, call.snapshot, call.pool, self._reply, record, self._args, self._kwargs,
+            site, call.stream, call.pool, self._reply, record, self._args, self._kwargs,
             call.watch, detail, self._returned,
         )  # fmt: skip
         if site.policy.fresh and self._rt is not None:

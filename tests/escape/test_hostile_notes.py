@@ -7,6 +7,7 @@ Shapes: agentsbx/_notes.py.
 
 from __future__ import annotations
 
+import importlib
 import io
 import linecache
 import logging
@@ -272,6 +273,34 @@ def test_warnings_leave_little_behind(job: Any, monkeypatch: pytest.MonkeyPatch)
     assert len(_notes._registries) <= 52
     assert max(map(len, _notes._registries.values())) <= 53
     assert "__warningregistry__" not in vars(logging)
+
+
+def raises_as_if_at(file: str, line: int) -> None:
+    exec(compile("\n" * (line - 1) + "raise ValueError('x')", file, "exec"))
+
+
+def test_a_traceback_shows_no_line_but_those_that_the_job_was_given(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a model reads of an error must not hold what the job could not read itself."""
+    (scratch / "settings_of_ours.py").write_text("KEY = 'hunter2'\n")
+    monkeypatch.syspath_prepend(str(scratch))
+    settings = importlib.import_module("settings_of_ours")
+    here = Path(__file__).read_text().split("\n")
+    hidden_line = next(i for i, text in enumerate(here, 1) if text.startswith("LOG, WARNING"))
+    own = raises_as_if_at.__code__
+    try:
+        for file, line in ((settings.__file__, 1), (__file__, hidden_line)):
+            error = sandbox(raises_as_if_at).run(file, line).error
+            text = str(error.__cause__) if error is not None else ""
+            assert f'File "{file}", line {line}' in text
+            assert "hunter2" not in text
+            assert "LOG, WARNING" not in text
+            assert here[own.co_firstlineno].strip() in text  # its own line is shown
+        # What a host would show that trusts the place.
+        assert "hunter2" in linecache.getline(settings.__file__, 1)
+    finally:
+        del sys.modules["settings_of_ours"]
 
 
 # -- coverage ---

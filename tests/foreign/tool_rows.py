@@ -92,6 +92,7 @@ _DEPS = "from types import SimpleNamespace as Context"
 _REPOSITORY = "from foreign.stand_ins import repository"
 _DOCUMENT = "from haystack import Document"
 _DRIVER = "from griptape.drivers.file_manager.local import LocalFileManagerDriver as Driver"
+_BASE = "its annotation names a base class, what it returns derives from it"
 
 ROWS: tuple[Row, ...] = (
     *_of(
@@ -294,7 +295,8 @@ ROWS: tuple[Row, ...] = (
              "('One sentence. Two sentences here. ' * 8)", differs="['One sentence. Two sentences here. One'",
              because="its `__getstate__` drops a tokenizer that is no plain function, with a warning"),
         _row("MarkdownNodeParser().get_nodes_from_documents", "([Document(text='# A\\nx\\n# B\\ny')])",
-             uses="from llama_index.core import Document", seen="[(n.text, n.metadata) for n in it]"),
+             uses="from llama_index.core import Document",
+             differs="ResultError: the result could not be decoded: it holds a 'llama_index", because=_BASE),
     ),
     *_of(
         "llama-index-core", "llama_index.core.tools",
@@ -304,12 +306,12 @@ ROWS: tuple[Row, ...] = (
     *_of(
         "griptape", "griptape.tools",
         _row("CalculatorTool().calculate", "({'values': {'expression': '3 * (4 + 5)'}})",
-             seen="type(it), it.value"),
+             differs="ResultError: the result could not be decoded: it holds a 'griptape", because=_BASE),
         _row("DateTimeTool().get_relative_datetime",
-             "({'values': {'relative_date_string': '2024-01-01'}})", seen="type(it), it.value"),
+             "({'values': {'relative_date_string': '2024-01-01'}})", differs="ResultError: the result could not be decoded: it holds a 'griptape", because=_BASE),
         _row("DateTimeTool().get_datetime_diff",
              "({'values': {'start_datetime': '2024-01-01', 'end_datetime': '2024-03-01'}})",
-             seen="type(it), it.value"),
+             differs="ResultError: the result could not be decoded: it holds a 'griptape", because=_BASE),
         _reads("FileManagerTool(file_manager_driver=Driver(workdir=str(here))).list_files_from_disk",
                "({'values': {'path': '.'}})", uses=_DRIVER,
                differs="SerializationError: self.loaders['application/pdf']._futures_executor",

@@ -134,8 +134,10 @@ def test_5_5_the_supervisor_outlives_the_thread_that_first_called() -> None:
 
 def test_5_5_ctrl_c_ends_the_current_call_only() -> None:
     source = """
-        import os, time
+        import os, signal, time
         from agentsbx import sandbox
+        # A shell's background jobs inherit an ignored SIGINT.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         @sandbox
         def f(s): time.sleep(s); return s
         f(0)
