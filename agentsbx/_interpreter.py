@@ -12,25 +12,25 @@ import os
 import time
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from agentsbx import _engine, _explain_limits, _header, _noting, _outcome, _setup
+from agentsbx import _core, _header, _noting, _setup
 from agentsbx._codec import ClassTable, CodecLimits
+from agentsbx._codec_decode import NOT_PLAIN
 from agentsbx._codec_errors import escape
-from agentsbx._explain import explain_exit, limit_table
+from agentsbx._interpreter_answers import Answers, Ended, exit_words
 from agentsbx._interpreter_live import Home, Live, Program, command
+from agentsbx._interpreter_request import Known, Request, request_of
 from agentsbx._interpreter_talk import Talk, tidy
-from agentsbx._job import NO_CACHE, Reply, is_gone, send_body
-from agentsbx._output import outputs
-from agentsbx._prepare import prepare, views_of
+from agentsbx._job import NO_CACHE, SHORT_MS, Reply, is_gone, send_body
+from agentsbx._output import forward, outputs
 from agentsbx._python_result import PythonResult
-from agentsbx._ship_kept import Shipper
 from agentsbx._turns import Turns
-from agentsbx._wire import FRAME_INLINE, Frame
-from agentsbx.errors import AgentsbxError, ResultError, SandboxUnavailable
-from agentsbx.result import Exit, Result, Usage, Violation
+from agentsbx._wire import FRAME_INLINE, Event, Frame
+from agentsbx.errors import AgentsbxError, SandboxUnavailable
+from agentsbx.result import Result
 
 if TYPE_CHECKING:
     from agentsbx._boxes import Box
@@ -41,17 +41,9 @@ __all__ = ["Home", "Interpreter", "Program", "command"]
 
 START_S = 20.0
 ENDING_S = 1.0  # how long an interpreter whose channel closed may take to end
-MAX_TEXT = 200_000  # characters of the text of a value
 _CALL, _CELL = int(Frame.CALL), int(Frame.CELL)
 _NUMBERED = (Frame.ERROR, Frame.RESULT)
 _OWN_ERRORS = (*_NUMBERED, Frame.TOO_BIG)
-
-
-class _Ended(NamedTuple):
-    """How one exchange left the interpreter."""
-
-    words: str  # why its state is lost; empty: it goes on
-    how: Exit | None = None
 
 
 class Interpreter:
@@ -67,6 +59,7 @@ class Interpreter:
         self._n_cells = 0
         self._limits = CodecLimits.of(home.policy.limits)
         self._raw_policy = msgspec.msgpack.encode(home.policy)
+        self._answers = Answers(home, self._limits)
         _all.add(self)
 
     # -- verbs ------------------------------------------------------------------------------------
@@ -84,42 +77,89 @@ class Interpreter:
             reply = Reply(*outputs("capture", self._home.policy.limits.output))
             talk = Talk(live, reply, self._timeout(timeout_s), self._limits)
             ended = self._converse(live, talk, _CELL, body, [], cancel)
-            return self._cell_result(talk, ended, background)
+            untold, self._untold = self._untold, self._untold if ended.words else ""
+            return self._answers.cell(talk, ended, self._n_cells, background, untold)
 
     def call(
         self, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], *,
         timeout_s: float | None = None, cancel: Cancel | None = None,
-    ) -> Result:  # fmt: skip
-        """Call a function in there; raises what comes before the call, as `_runtime.invoke`."""
+    ) -> Result | tuple[Any]:  # fmt: skip
+        """Call a function in there; raises what comes before the call, as `_runtime.invoke`.
+
+        (value,) of a call that went the usual way: the rest of a `Result` is not made for it.
+        """
         with self._turns.take(cancel) as turn:
             if not turn.has_come:
                 return Result(error=_cancelled())
-            live, _ = self._ready(cancel)
+            live, background = self._ready(cancel)
+            forward(self._output, background, b"")
             self._tell_loss()
-            with site.lock:
-                p = prepare(site)
-                snapshot, setup = p.snapshot, p.setup
-            setup = _kept_setup(setup)
-            slot, given, own, stream = _shipped(live.shipper, snapshot, args, kwargs)
-            views = own + views_of(stream.buffers)
-            told = None if setup == live.setup else setup
-            lengths = [v.nbytes for v in views]
-            number = live.next_number()
-            body = _header.pack_kept_call(
-                number, told, slot, given, stream.body, lengths, site.kind
-            )
-            reply = Reply(*outputs(self._output, self._home.policy.limits.output))
-            talk = Talk(live, reply, self._timeout(timeout_s), self._limits, stream=stream)
+            request = request_of(live, site, args, kwargs)
+            got, start_ns = None, time.monotonic_ns()
+            if not request.views and len(request.body) <= FRAME_INLINE:
+                got = self._exchange(live, request.body)
+                live.setup = request.setup
+                value = live.plain_answer(got, self._limits)
+                if value is not NOT_PLAIN:
+                    live.remember(site, Known(site, request, args, kwargs))
+                    if got[6] or got[7]:
+                        forward(self._output, got[6], got[7])
+                    return (value,)
+            return self._finish(live, site, request, got, start_ns, args, kwargs, timeout_s, cancel)
 
-            def classes() -> ClassTable:
-                return site.classes(snapshot, args, kwargs, site.annotation)
+    def quick(
+        self, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], cancel: Cancel | None
+    ) -> Result | tuple[Any] | None:
+        """`call` in few steps, where nothing has changed since the last; None: nothing was sent."""
+        live = self._live
+        known = live.known.get(site) if live is not None else None
+        if live is None or known is None or not known.fits(args, kwargs) or self._untold:
+            return None
+        turn = self._turns.try_take()
+        if turn is None:
+            return None
+        try:
+            if live is not self._live or not known.is_current(live):
+                return None
+            made = live.shipper.quick_call(known.request.snapshot, args, kwargs)
+            if made is None or len(made.body) > FRAME_INLINE - 1024:
+                return None
+            number, slot = live.next_number(), known.request.slot
+            body = _header.pack_kept_call(number, None, slot, None, made.body, [], site.kind)
+            start_ns = time.monotonic_ns()
+            got = self._exchange(live, body)
+            if got[0] == Event.NOT_SENT:
+                return None  # it is dead: the general way starts another
+            value = live.plain_answer(got, self._limits)
+            if value is not NOT_PLAIN:
+                if got[6] or got[7]:
+                    forward(self._output, got[6], got[7])
+                return (value,)
+            request = known.request._replace(stream=made, body=b"")
+            return self._finish(live, site, request, got, start_ns, args, kwargs, None, cancel)
+        finally:
+            turn.leave()
 
-            talk.notes = _noting.taker(str(site.name), reply, stream, classes)
-            ended = self._converse(live, talk, _CALL, body, views, cancel)
-            live.setup = setup
-            if "function" in reply.lost:
-                live.shipper.forget()
-            return self._call_result(site, talk, ended, classes)
+    def _finish(
+        self, live: Live, site: CallSite, request: Request, got: tuple[Any, ...] | None,
+        start_ns: int, args: tuple[Any, ...], kwargs: dict[str, Any], timeout_s: float | None,
+        cancel: Cancel | None,
+    ) -> Result:  # fmt: skip
+        """Serve a call to its end; `got`: it was sent, and this came first."""
+        stream = request.stream
+        reply = Reply(*outputs(self._output, self._home.policy.limits.output))
+        talk = Talk(live, reply, self._timeout(timeout_s), self._limits, stream=stream)
+        talk.start_at(start_ns)
+
+        def classes() -> ClassTable:
+            return site.classes(request.snapshot, args, kwargs, site.annotation)
+
+        talk.notes = _noting.taker(str(site.name), reply, stream, classes)
+        ended = self._converse(live, talk, _CALL, request.body, request.views, cancel, got)
+        live.setup = request.setup
+        if "function" in reply.lost:
+            live.shipper.forget()
+        return self._answers.call(site, talk, ended, classes)
 
     def close(self) -> None:
         """End it; no use starts another."""
@@ -151,7 +191,7 @@ class Interpreter:
             if background is not None:
                 return live, background
             how = live.program.ended(0.1)
-            self._untold = _lost(_exit_words(how) or "it sent what nobody had asked for")
+            self._untold = _lost(exit_words(how) or "it sent what nobody had asked for")
             self._drop()
         if self._is_closed:
             raise SandboxUnavailable("the session is closed", missing=["session"])
@@ -169,7 +209,7 @@ class Interpreter:
             return live
         said = bytes(reply.err.kept[-1000:]).decode("utf-8", "backslashreplace").strip()
         raise SandboxUnavailable(
-            f"the session's Python did not start ({_exit_words(ended.how) or 'no answer'})",
+            f"the session's Python did not start ({exit_words(ended.how) or 'no answer'})",
             missing=["python"], notes=[escape(said)] if said else [],
             hint="is memory= enough for an interpreter? its last words are below",
         )  # fmt: skip
@@ -192,11 +232,23 @@ class Interpreter:
         own = self._raw_policy, self._limits.body_bytes, self._limits.buffer_bytes
         return _setup.Setup(None, [""], None, 0, *own, None, False)  # noqa: FBT003
 
+    def _exchange(self, live: Live, body: bytes) -> tuple[Any, ...]:
+        """Send a small call and wait a moment."""
+        try:
+            return _core.exchange(live.channel, live.out, live.err, _CALL, body, SHORT_MS)
+        except BaseException:  # Ctrl-C
+            self._untold = _lost("a cell or call was interrupted")
+            self._drop()
+            raise
+
     def _converse(
         self, live: Live, talk: Talk, kind: int, body: bytes, views: list[memoryview],
-        cancel: Cancel | None,
-    ) -> _Ended:  # fmt: skip
-        """Send and serve until the answer; what is no plain answer ends the interpreter."""
+        cancel: Cancel | None, got: tuple[Any, ...] | None = None,
+    ) -> Ended:  # fmt: skip
+        """Send and serve until the answer; what is no plain answer ends the interpreter.
+
+        `got`: it was sent, and this came first.
+        """
         reply = talk.reply
         arena = None
         if cancel is not None:
@@ -210,7 +262,7 @@ class Interpreter:
                         raise
                     live.kill()  # it is dead, or does not read
                 talk.run()
-            elif not talk.begin_with(kind, body):
+            elif not (talk.begin_with(kind, body) if got is None else talk.go_on_with(got)):
                 talk.run()
         except BaseException:
             self._untold = _lost("a cell or call was interrupted")
@@ -230,10 +282,10 @@ class Interpreter:
             reply.is_malformed or reply.raised or reply.timed_out
             or (reply.over and reply.kind != Frame.TOO_BIG)
         ):  # fmt: skip
-            return _Ended("")
+            return Ended("")
         return self._end(live, reply, cancel)
 
-    def _end(self, live: Live, reply: Reply, cancel: Cancel | None) -> _Ended:
+    def _end(self, live: Live, reply: Reply, cancel: Cancel | None) -> Ended:
         how = None
         is_cut = reply.is_malformed or reply.over or reply.raised or reply.timed_out
         if not is_cut and reply.kind in (0, Frame.ENDED):
@@ -241,79 +293,10 @@ class Interpreter:
         self._drop()
         if cancel is not None and cancel.cancelled:
             self._untold = _lost("a cell or call was cancelled")
-            return _Ended(self._untold, how)
+            return Ended(self._untold, how)
         if reply.kind == Frame.ENDED:
-            return _Ended(_lost("this cell ended it"), how)
-        return _Ended(_lost("it had to be killed" if how is None else _exit_words(how)), how)
-
-    # -- results ----------------------------------------------------------------------------------
-
-    def _cell_result(self, talk: Talk, ended: _Ended, background: bytes) -> PythonResult:
-        reply = talk.reply
-        value: Any = None
-        text, crosses, dropped, code = None, True, 0, None
-        error: BaseException | None = None
-        violations: list[Violation] = []
-        lost, self._untold = ended.words or self._untold, self._untold if ended.words else ""
-        if reply.kind == Frame.RESULT and not ended.words:
-            try:
-                value, text, crosses, dropped = _answer(reply, self._limits)
-            except ResultError as wrong:
-                error = wrong.with_traceback(None)
-        elif reply.kind == Frame.ENDED:
-            code = int.from_bytes(reply.body[:4], "little")
-        else:
-            error, violations = self._error(talk, ended, ClassTable.build())
-        return PythonResult(
-            value=value if crosses else text, text=text, is_text=not crosses,
-            displays=tuple(talk.displays), displays_dropped=talk.displays_dropped + dropped,
-            stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept), background=background,
-            error=error, cell=self._n_cells, exit_code=code, state_lost=lost,
-            usage=Usage(wall_s=reply.wall_ns / 1e9), violations=violations,
-            call_id=_engine.next_call_id(),
-        )  # fmt: skip
-
-    def _call_result(self, site: CallSite, talk: Talk, ended: _Ended, classes: Any) -> Result:
-        reply = talk.reply
-        value: Any = None
-        error: BaseException | None = None
-        violations: list[Violation] = []
-        if reply.kind == Frame.RESULT and not ended.words:
-            try:
-                value = _outcome.value_of(reply, classes(), site.annotation, self._limits)
-            except Exception as wrong:
-                error = wrong.with_traceback(None)
-        else:
-            error, violations = self._error(talk, ended, classes())
-        return Result(
-            value=value, error=error, stdout=bytes(reply.out.kept), stderr=bytes(reply.err.kept),
-            usage=Usage(wall_s=reply.wall_ns / 1e9), enforced=self._home.enforced,
-            violations=violations, call_id=_engine.next_call_id(), notes_dropped=reply.n_dropped,
-        )  # fmt: skip
-
-    def _error(
-        self, talk: Talk, ended: _Ended, classes: ClassTable
-    ) -> tuple[BaseException, list[Violation]]:
-        """What to raise for an exchange that gave no value; says so where state was lost by it."""
-        reply, policy = talk.reply, self._home.policy
-        table = limit_table(policy.limits, self._home.enforced)
-        error: BaseException
-        violations: list[Violation] = []
-        if reply.timed_out:
-            error = _explain_limits.explain_limit("timeout", talk.table(table))[0]
-        elif not reply.kind and not reply.is_malformed and not reply.over:
-            error = explain_exit(ended.how or Exit(), table)
-        else:
-            reply.over = self._limits.keyword(reply.over, policy.limits)
-            try:
-                error, violations = _outcome.error_of(
-                    reply, None, policy, classes, table, self._home.cwd, self._limits
-                )
-            except ResultError as wrong:  # an exception that is none
-                error = wrong.with_traceback(None)
-        if ended.words:
-            error.add_note(f"agentsbx: {ended.words}")
-        return error, violations
+            return Ended(_lost("this cell ended it"), how)
+        return Ended(_lost("it had to be killed" if how is None else exit_words(how)), how)
 
 
 _all: weakref.WeakSet[Interpreter] = weakref.WeakSet()
@@ -327,61 +310,11 @@ def _abandon_all() -> None:
 os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _kept_setup(setup: _setup.Setup | None) -> Any:
-    """Return the set-up of a call without what an interpreter keeps to itself.
-
-    Its environment is its own since its start; its root logger has the handlers that it made.
-    """
-    assert setup is not None
-    told = setup.mirrored
-    if told is not None:
-        logs = None if told[0] is None else (*told[0][:2], False)
-        told = logs, None, told[2]
-    return setup._replace(env=None, mirrored=told, watches=False, blas_threads=0)
-
-
-def _shipped(
-    shipper: Shipper, snapshot: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[int, tuple[bytes, int, bool] | None, list[memoryview], Any]:
-    """Slot of the function; pickle and buffers, where it is new there; the call's stream."""
-    slot = shipper.slot_of(snapshot)
-    if slot is not None:
-        return slot, None, [], shipper.begin_call(snapshot, args, kwargs)
-    mark = shipper.mark()
-    try:
-        slot, function = shipper.give(snapshot)
-        own = views_of(function.buffers)
-        stream = shipper.begin_call(snapshot, args, kwargs)
-    except BaseException:
-        shipper.restore(mark)
-        raise
-    return slot, (function.blob, len(own), function.is_anew), own, stream
-
-
-def _answer(reply: Reply, limits: CodecLimits) -> tuple[Any, str | None, bool, int]:
-    """Value, its text, whether the value crossed, displays dropped: from hostile bytes."""
-    got = _outcome.value_of(reply, ClassTable.build(), None, limits)
-    if type(got) is list and len(got) == 4:
-        _, text, crosses, dropped = got
-        is_text = text is None or (type(text) is str and len(text) <= MAX_TEXT)
-        if is_text and type(crosses) is bool and type(dropped) is int and 0 <= dropped < 1 << 32:
-            return got[0], text, crosses, dropped
-    raise ResultError("the answer to a cell has another shape than any cell gives")
-
-
 def _lost(why: str) -> str:
     return (
         f"the session's interpreter ended ({why}): variables, imports and threads of earlier cells "
         "and calls are gone, the next one starts anew"
     )
-
-
-def _exit_words(how: Exit | None) -> str:
-    if how is None:
-        return ""
-    if how.signal:
-        return f"signal {how.signal}"
-    return f"exit code {how.code}" if how.code is not None else how.cause
 
 
 def _cancelled() -> AgentsbxError:

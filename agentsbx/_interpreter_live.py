@@ -6,11 +6,16 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentsbx import _core
+from agentsbx import _core, _header
+from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._ship_kept import Shipper
+from agentsbx._wire import Event, Frame
 
 if TYPE_CHECKING:
+    from agentsbx._codec import CodecLimits
     from agentsbx._host import Layout
+    from agentsbx._interpreter_request import Known
+    from agentsbx._runtime import CallSite
     from agentsbx.policy import Policy
     from agentsbx.result import Exit
 
@@ -26,6 +31,9 @@ _BOOT = f"import sys; sys.path[:] = sys.argv[1:]; {_IMPORT}main()"
 _BOOT_ELSEWHERE = (
     f"import sys; path = sys.argv[1:]; sys.path[:] = path[-1:] + path; {_IMPORT}main(path)"
 )
+MAX_KNOWN = 256
+READ_SIZE = 65536  # more than that may not be all that a call printed
+_ANSWER = (int(Event.FRAME), int(Frame.RESULT))
 PATIENCE_S = 2  # of a send: an interpreter that does not read must not hold a thread for ever
 CHANNEL_BYTES = 1 << 18
 
@@ -71,6 +79,7 @@ class Live:
         self.shipper = Shipper()
         self._n_asked = 0
         self.setup: Any = None  # what it was told to look like
+        self.known: dict[CallSite, Known] = {}
         ends: list[int] = []
         try:
             ends += _core.socketpair()
@@ -85,6 +94,12 @@ class Live:
             raise
         _core.close_all(theirs, out, err)
 
+    def remember(self, site: CallSite, known: Known) -> None:
+        """Keep what the last call of a site found; bounded."""
+        if len(self.known) >= MAX_KNOWN:
+            self.known.clear()
+        self.known[site] = known
+
     def next_number(self) -> int:
         """Return the number of a request."""
         self._n_asked += 1
@@ -93,6 +108,13 @@ class Live:
     def is_answer(self, marks: tuple[str, ...]) -> bool:
         """Whether an answer is to the last request: a forged one leaves the true one for later."""
         return marks[:1] == (str(self._n_asked),)
+
+    def plain_answer(self, got: tuple[Any, ...], limits: CodecLimits) -> Any:
+        """Return the value of a small, plain answer to the last request; NOT_PLAIN: any other."""
+        if got[:2] != _ANSWER or got[3] >= 0 or max(len(got[6]), len(got[7])) > READ_SIZE:
+            return NOT_PLAIN
+        body, head = got[2], _header.pack_result(b"", [], (str(self._n_asked),))
+        return decode_plain(body[len(head) :], limits) if body.startswith(head) else NOT_PLAIN
 
     def start(self, *_: Any) -> None:
         """Nothing to tell: the host watches the time itself."""

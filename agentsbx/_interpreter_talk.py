@@ -11,7 +11,7 @@ import msgspec
 from agentsbx import _core, _displays, _header, _transfer
 from agentsbx._job import SHORT_MS, Exchange, Reply
 from agentsbx._python_result import Display
-from agentsbx._wire import BUFFER_ALIGN, Event, Frame
+from agentsbx._wire import BUFFER_ALIGN, NO_LIMIT, Event, Frame
 
 if TYPE_CHECKING:
     from agentsbx._codec import CodecLimits
@@ -59,7 +59,17 @@ class Talk(Exchange):
         """Send a small request and wait a moment; True if that was all, or it is gone."""
         box = self.box
         got = _core.exchange(box.channel, box.out, box.err, kind, body, SHORT_MS)
+        return self.go_on_with(got)
+
+    def go_on_with(self, got: tuple[Any, ...]) -> bool:
+        """Go on with what `_core.exchange` gave; True if that was all, or it is gone."""
         return got[0] == Event.NOT_SENT or self.resume(got)
+
+    def start_at(self, start_ns: int) -> None:
+        """It was sent then."""
+        if self.deadline_ns != NO_LIMIT:
+            self.deadline_ns += start_ns - self.start_ns
+        self.start_ns = start_ns
 
     def _frame(self, kind: int, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
         if kind == Frame.DISPLAY:

@@ -33,6 +33,7 @@ class SessionPython:
     def __init__(self, home: Home, *, output: str = "forward") -> None:
         self._policy = home.policy
         self._interpreter = load("_interpreter").Interpreter(home, output=output)
+        self._cancel = load("_job").Cancel
         self._sites: OrderedDict[int, tuple[Any, CallSite]] = OrderedDict()
 
     def close(self) -> None:
@@ -43,7 +44,7 @@ class SessionPython:
 
     def python(self, code: str, timeout: float | str | None) -> PythonResult:
         """Run one cell and wait."""
-        cancel = load("_job").Cancel()
+        cancel = self._cancel()
         run = self._cell(code, timeout, cancel)
         try:
             return run()
@@ -55,7 +56,7 @@ class SessionPython:
         """Run one cell without blocking the loop; cancelling the task ends the interpreter."""
         from agentsbx._await import in_thread
 
-        cancel = load("_job").Cancel()
+        cancel = self._cancel()
         return await in_thread(self._cell(code, timeout, cancel), cancel)
 
     def _cell(
@@ -71,10 +72,14 @@ class SessionPython:
     def call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function in the session and return its value; raises what it raises."""
         __tracebackhide__ = True
-        cancel = load("_job").Cancel()
+        cancel = self._cancel()
         failure: BaseException | None
         try:
-            result = self._bound(fn, args, kwargs, cancel)()
+            result: Any = self._quick(fn, args, kwargs, cancel)
+            if result is None:
+                result = self._bound(fn, args, kwargs, cancel)()
+            if type(result) is tuple:
+                return result[0]
             failure = result.error
         except (AgentsbxError, WrongArguments) as error:
             failure = _bare(error)
@@ -90,10 +95,12 @@ class SessionPython:
         __tracebackhide__ = True
         from agentsbx._await import in_thread
 
-        cancel = load("_job").Cancel()
+        cancel = self._cancel()
         failure: BaseException | None
         try:
-            result = await in_thread(self._bound(fn, args, kwargs, cancel), cancel)
+            result: Any = await in_thread(self._bound(fn, args, kwargs, cancel), cancel)
+            if type(result) is tuple:
+                return result[0]
             failure = result.error
         except (AgentsbxError, WrongArguments) as error:
             failure = _bare(error)
@@ -101,9 +108,15 @@ class SessionPython:
             raise failure
         return result.value
 
+    def _quick(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cancel: Any) -> Any:
+        known = self._sites.get(id(fn))
+        if known is None or known[0] is not fn:
+            return None
+        return self._interpreter.quick(known[1], args, kwargs, cancel)
+
     def _bound(
         self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cancel: Any
-    ) -> Callable[[], Result]:
+    ) -> Callable[[], Result | tuple[Any]]:
         site = self._site(fn)
         bind_call(site.fn, args, kwargs)
         return lambda: self._interpreter.call(site, args, kwargs, cancel=cancel)

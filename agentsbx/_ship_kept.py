@@ -7,14 +7,12 @@ as long as nothing that was shipped has changed here: then everything is shipped
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import io
+from typing import Any, NamedTuple
 
-from agentsbx._ship import CallStream, Snapshot, _Output, _pickler
+from agentsbx._ship import CallStream, Snapshot, _Output, _pickler, _small_only
 from agentsbx._ship_modules import loaded_project_modules
 from agentsbx._ship_pickle import Context, ShipPickler
-
-if TYPE_CHECKING:
-    import io
 
 __all__ = ["Given", "Shipper"]
 
@@ -89,6 +87,18 @@ class Shipper:
         except Exception as error:
             raise snapshot._explain_call(args, kwargs, error) from None
         return CallStream(snapshot, pickler, out.file.getvalue(), out.buffers, self._context)
+
+    def quick_call(
+        self, snapshot: Snapshot, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> CallStream | None:
+        """Do the same for small arguments; None where it needs more (buffers, an error)."""
+        file = io.BytesIO()
+        pickler = self._continue(file, _small_only)
+        try:
+            pickler.dump((args, kwargs))
+        except Exception:
+            return None
+        return CallStream(snapshot, pickler, file.getvalue(), [], self._context)
 
     def _continue(self, file: io.BytesIO, take: Any) -> ShipPickler:
         memo = None if self._base is None else self._base.memo

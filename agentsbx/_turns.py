@@ -33,6 +33,16 @@ class Turns:
         """Return a turn: entering it waits, until it has come or `cancel` was cancelled."""
         return Turn(self._changed, self._waiting, cancel)
 
+    def try_take(self) -> Turn | None:
+        """Return a turn that has come, to be left with `leave`; None: others are before it."""
+        with self._changed:
+            if self._waiting:
+                return None
+            turn = Turn(self._changed, self._waiting, None)
+            self._waiting.append(turn)
+            turn.has_come = True
+            return turn
+
 
 class Turn:
     """One place in the queue; `has_come` is false where the wait was given up."""
@@ -52,7 +62,7 @@ class Turn:
         try:
             self._wait()
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         return self
 
@@ -73,7 +83,8 @@ class Turn:
         with self._changed:
             self._changed.notify_all()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Make way for the next."""
         with self._changed:
             self._waiting.remove(self)
             self._changed.notify_all()
@@ -82,4 +93,4 @@ class Turn:
         self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._leave()
+        self.leave()

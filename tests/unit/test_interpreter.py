@@ -800,3 +800,64 @@ def test_forked_host_does_not_speak_on_the_channel_of_its_parent(python: Session
     assert run(python, "x").value == 1
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert run(python, "x").value == 1
+
+
+def test_quick_call_is_left_where_anything_has_changed(
+    python: SessionPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Semantics 1.1 again, once the quick way is taken: code, globals, arguments, environment."""
+    taken: list[bool] = []
+    real = python._interpreter.quick
+
+    def quick(*args: Any) -> Any:
+        got = real(*args)
+        taken.append(got is not None)
+        return got
+
+    monkeypatch.setattr(python._interpreter, "quick", quick)
+    assert [python.call(scaled, (i,), {}) for i in range(3)] == [0, 10, 20]
+    assert taken[-1]
+    assert python.call(scaled, (), {"n": 4}) == 40
+    assert not taken[-1]
+    monkeypatch.setitem(globals(), "factor", 100)
+    assert python.call(scaled, (1,), {}) == 100
+    assert not taken[-1]
+    assert python.call(scaled, (2,), {}) == 200
+    assert taken[-1]
+    monkeypatch.setenv("SOMETHING_NEW", "1")
+    assert python.call(scaled, (2,), {}) == 200
+    assert not taken[-1]
+
+
+factor = 10
+
+
+def scaled(n: int) -> int:
+    return n * factor
+
+
+def loud(n: int) -> int:
+    import time
+
+    print("x" * n)
+    time.sleep(0.02)
+    return n
+
+
+def test_quick_call_that_takes_longer_or_fails_goes_on_the_general_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    python = SessionPython(PlainHome())
+    for n in (1, 2, 100_000):
+        assert python.call(loud, (n,), {}) == n
+    assert capsys.readouterr().out == "x\nxx\n" + "x" * 100_000 + "\n"
+    assert python.call(scaled, (1,), {}) == 10
+    assert python.call(scaled, (1,), {}) == 10
+    with pytest.raises(TypeError, match="unsupported operand"):
+        python.call(scaled, (None,), {})
+    assert len(python.call(scaled, ("ab" * 10_000,), {})) == 200_000
+    run(python, "import threading, os\nthreading.Timer(0.1, os._exit, [1]).start()")
+    time.sleep(0.3)
+    with pytest.warns(RuntimeWarning, match="exit code 1"):
+        assert python.call(scaled, (1,), {}) == 10
+    python.close()
