@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Cells", "run_coroutine", "shown"]
 
 MAX_TEXT = 100_000  # characters of the text of a value
+_MAX_CELLS = 2000  # whose lines are kept
 _MAX_ITEMS = 1000  # of a container that are shown
 _FUTURES = [getattr(__future__, name).compiler_flag for name in __future__.all_feature_names]
 _FUTURE = sum(set(_FUTURES))  # each is a bit of its own
@@ -47,13 +48,13 @@ class Cells:
     def __init__(self) -> None:
         self.module = types.ModuleType("__main__")
         self.module.__dict__["__builtins__"] = builtins
+        self._names: list[str] = []
         self._flags = 0  # of `from __future__ import ...` in earlier cells
 
     def run(self, code: str, name: str) -> Any:
         """Run one cell; return the value of its last expression, None where it ends otherwise."""
         names = self.module.__dict__
-        lines = code.splitlines(keepends=True)
-        linecache.cache[name] = (len(code), None, lines, name)
+        self._remember(code, name)
         tree: Any = self._compile(code, name, "exec", ast.PyCF_ONLY_AST)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -72,6 +73,13 @@ class Cells:
             builtins._ = value  # type: ignore[attr-defined]
             _kernel_display.result(value)
         return value
+
+    def _remember(self, code: str, name: str) -> None:
+        """Keep the lines for tracebacks, those of the last cells."""
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        self._names.append(name)
+        if len(self._names) > _MAX_CELLS:
+            linecache.cache.pop(self._names.pop(0), None)
 
     def _compile(self, source: Any, name: str, mode: str, flags: int = 0) -> Any:
         return compile(source, name, mode, flags | self._flags | _AWAIT, dont_inherit=True)

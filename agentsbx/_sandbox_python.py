@@ -98,7 +98,10 @@ class SessionPython:
         cancel = self._cancel()
         failure: BaseException | None
         try:
-            result: Any = await in_thread(self._bound(fn, args, kwargs, cancel), cancel)
+            bound = self._bound(fn, args, kwargs, cancel)
+            result: Any = await in_thread(
+                lambda: self._quick(fn, args, kwargs, cancel) or bound(), cancel
+            )
             if type(result) is tuple:
                 return result[0]
             failure = result.error
