@@ -21,16 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Home", "Live", "Program", "command"]
 
-# msgspec would load `typing_extensions`, and inspect with it: see `_zygote`.
-_IMPORT = (
-    "sys.modules['typing_extensions'] = None; from agentsbx._kernel import main; "
-    "del sys.modules['typing_extensions']; "
-)
-_BOOT = f"import sys; sys.path[:] = sys.argv[1:]; {_IMPORT}main()"
-# Another interpreter or other packages: our own come from the last folder, see `_zygote`.
-_BOOT_ELSEWHERE = (
-    f"import sys; path = sys.argv[1:]; sys.path[:] = path[-1:] + path; {_IMPORT}main(path)"
-)
+# Our own packages are loaded by their places: in a sandbox the folder above them cannot be listed,
+# so that no finder sees them. msgspec would load `typing_extensions`, see `_zygote`.
+_BOOT = """
+import sys, _frozen_importlib as b, _frozen_importlib_external as e
+words, sys.path[:] = sys.argv[1:3], sys.argv[3:]
+sys.modules["typing_extensions"] = None
+for place in words[1].split("\\x1f"):
+    name = place.rpartition("/")[2]
+    spec = e.spec_from_file_location(
+        name, place + "/__init__.py", submodule_search_locations=[place])
+    sys.modules[name] = module = b.module_from_spec(spec)
+    spec.loader.exec_module(module)
+from agentsbx._kernel import main
+del sys.modules["typing_extensions"]
+main(has_own=words[0] == "own")
+"""
 MAX_KNOWN = 256
 READ_SIZE = 65536  # more than that may not be all that a call printed
 _ANSWER = (int(Event.FRAME), int(Frame.RESULT))
@@ -40,8 +46,9 @@ CHANNEL_BYTES = 1 << 18
 
 def command(layout: Layout) -> list[str]:
     """Return the words that start an interpreter of a layout."""
-    boot = _BOOT_ELSEWHERE if layout.own else _BOOT
-    return [layout.executable, "-I", "-S", "-B", "-c", boot, *layout.sys_path]
+    places = [at for at, _ in layout.own] or [layout.package]
+    words = ["own" if layout.own else "-", "\x1f".join(places), *layout.sys_path]
+    return [layout.executable, "-I", "-S", "-B", "-c", _BOOT, *words]
 
 
 class Program(Protocol):

@@ -179,13 +179,13 @@ def _after_fork_in_child() -> None:
     _kernel_display.forget()
 
 
-def main(path: list[str] | None = None) -> None:
-    """Serve for ever; never returns. `path`: of a tool that has libraries of its own."""
+def main(*, has_own: bool) -> None:
+    """Serve for ever; never returns. `has_own`: it is a tool's that has libraries of its own."""
     global _own_pid
-    if path is not None:
+    if has_own:
         from agentsbx import _zygote
 
-        _zygote.leave_behind(path)
+        _zygote.leave_behind(sys.path[:])
     os.set_inheritable(CHANNEL, False)  # noqa: FBT003
     sys.argv[:] = [""]
     for stream in (sys.stdout, sys.stderr):

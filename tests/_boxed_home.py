@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from agentsbx import _command, _core, _engine, _exits, _host
+from agentsbx import _command, _core, _engine, _exits, _pythons
 from agentsbx._interpreter_live import command
+from agentsbx._preload import NOTHING
 from agentsbx._sandbox_python import SessionPython
 from agentsbx._wire import EXEC, EXITED, Cause, Frame
 from agentsbx.policy import Policy
@@ -37,16 +38,19 @@ class BoxedProgram:
 class BoxedHome:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.cwd = "/tmp"
+        self.cwd = "/"
         self.enforced: dict[str, str] = {}
 
     def start_python(self, channel: int, out: int, err: int) -> BoxedProgram:
         rt = _engine.current()
-        place = _command._place(rt, self.policy, self.cwd, n_waiting=1, explain=False)
-        box = _engine.take(rt, place.pool)
-        words = command(_host.python_layout())
+        layout = _pythons.for_functions(self.policy)
+        template = rt.pools.template(None, NOTHING, shown=layout)
+        grants = rt.pools.find_grants(self.policy)
+        pool = rt.pools.pool(None, self.policy, template, grants, self.cwd, 1)
+        box = _engine.take(rt, pool)
+        words = command(layout)
         null = "os.dup2(os.open('/dev/null', 0), 0); "
-        words[5] = f"import os; os.dup2(0, 3); {null}{words[5]}"
+        words[5] = f"import os; os.dup2(0, 3); {null}\n{words[5]}"
         env = _command._words(_engine.job_env(self.policy))
         head = EXEC.pack(len(words), len(env), 7, 0, 0, 0, 0)
         body = head + b"\0".join([*map(os.fsencode, words), *env, b""])

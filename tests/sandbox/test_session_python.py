@@ -218,6 +218,20 @@ def test_big_arrays_cross_both_ways(make: Make) -> None:
     assert (run(python, "import numpy\nnumpy.arange(300_000)").value == array).all()
 
 
+def test_packages_of_the_tool_are_there_and_ours_are_not_in_the_way(
+    make: Make, make_scratch: Any
+) -> None:
+    folder = make_scratch("packages")
+    (folder / "cell_library").mkdir()
+    (folder / "cell_library/__init__.py").write_text("ANSWER = 42")
+    python = make(packages=[str(folder)])
+    assert run(python, "import cell_library\ncell_library.ANSWER").value == 42
+    assert run(python, "import sys\nsys.modules['cell_library'].__file__").value.startswith(
+        str(folder)
+    )
+    assert python.call(bump, (), {}) == 1
+
+
 def test_cells_run_in_threads_at_once_in_two_sessions(make: Make) -> None:
     one, two = make(), make()
     got: list[Any] = []
