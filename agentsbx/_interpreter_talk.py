@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import msgspec
 from agentsbx import _core, _displays, _header, _transfer
 from agentsbx._job import SHORT_MS, Exchange, Reply
 from agentsbx._python_result import Display
-from agentsbx._wire import BUFFER_ALIGN, NO_LIMIT, Event, Frame
+from agentsbx._wire import BUFFER_ALIGN, NO_LIMIT, Cause, Event, Frame
 
 if TYPE_CHECKING:
     from agentsbx._codec import CodecLimits
@@ -21,6 +22,7 @@ __all__ = ["Talk", "tidy"]
 
 MAX_STRAYS = 1000  # frames and reads between two cells
 MAX_BACKGROUND = 1 << 20  # bytes printed between two cells that are kept
+_ANSWERS = (Frame.RESULT, Frame.ERROR)
 _REAPERS = (Frame.SIGNAL, Frame.EXITED, Frame.FAILED)  # words of a first process
 _SAID_LATE = (Frame.NOTE, Frame.DISPLAY)  # by threads that go on
 
@@ -71,7 +73,19 @@ class Talk(Exchange):
             self.deadline_ns += start_ns - self.start_ns
         self.start_ns = start_ns
 
+    def _end_in_time(self) -> None:
+        """Kill what is late: one that sends and sends is never silent long enough to be noticed."""
+        if not self.reply.timed_out and time.monotonic_ns() > self.deadline_ns:
+            self.reply.timed_out = True
+            self.sup.kill(self.box.job_id, Cause.TIMEOUT)
+
+    def _output(self, which: str, data: bytes) -> None:
+        self._end_in_time()
+        super()._output(which, data)
+
     def _frame(self, kind: int, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
+        if kind not in _ANSWERS:
+            self._end_in_time()
         if kind == Frame.DISPLAY:
             return self._display(body, memfd, n_body, n_memfd)
         if kind == Frame.ENDED and self.is_cell and memfd < 0 and len(body) == 4:
