@@ -14,7 +14,7 @@ import os
 import sys
 
 from agentsbx import _core, _header, _hooks, _injob, _kernel_display, _transfer, _worker
-from agentsbx._codec_encode import Encoder, encode, encode_table, is_plain
+from agentsbx._codec_encode import Encoder, encode, encode_table, is_plain_data
 from agentsbx._codec_wire import Refused, Tag
 from agentsbx._kernel_cell import Cells, run_coroutine, shown
 from agentsbx._receive_kept import KeptReceiver
@@ -139,7 +139,7 @@ def _encode(answer: list[Any]) -> tuple[bytes, list[memoryview]]:
         return root
 
     limits = _injob.limits()
-    return encode(answer, limits=limits) if is_plain(answer) else encode_table(fill, limits)
+    return encode(answer, limits=limits) if is_plain_data(answer) else encode_table(fill, limits)
 
 
 def _end(stop: SystemExit) -> NoReturn:
