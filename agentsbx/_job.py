@@ -134,6 +134,8 @@ def send_body(
 class Exchange:
     """The conversation with one running job until its last frame."""
 
+    late_s = LATE_S
+
     def __init__(
         self,
         sup: Supervisor,
@@ -218,7 +220,7 @@ class Exchange:
         arena = None
         if views or len(body) > FRAME_INLINE:
             try:
-                arena = send_body(box, Frame.RESUME, body, views, _NO_CACHE)
+                arena = send_body(box, Frame.RESUME, body, views, NO_CACHE)
             except OSError as e:
                 if not is_gone(e):
                     raise
@@ -271,7 +273,7 @@ class Exchange:
     def _patience_ms(self) -> int:
         if self.deadline_ns == NO_LIMIT:
             return -1
-        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + LATE_S
+        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + self.late_s
         return max(0, int(left * 1000))
 
     def _output(self, which: str, data: bytes) -> None:
@@ -303,7 +305,7 @@ class Exchange:
             views = [memoryview(b).cast("B") for b in buffers]
             packed = _header.pack_module(blob, [v.nbytes for v in views])
             try:
-                arena = send_body(self.box, Frame.MODULE, packed, views, _NO_CACHE)
+                arena = send_body(self.box, Frame.MODULE, packed, views, NO_CACHE)
             except OSError as e:
                 if is_gone(e):
                     return True  # it died meanwhile: the supervisor's record says why
@@ -395,7 +397,7 @@ class _NoCache(_arena.ArenaCache):
         return _arena.Arena(_transfer.align(size))
 
 
-_NO_CACHE = _NoCache()
+NO_CACHE = _NoCache()
 
 
 def is_gone(e: OSError) -> bool:

@@ -28,6 +28,9 @@ _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
 _RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
 _keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
 _n_files = 0  # there, before any code of the user ran
+# What an answer says besides: which request a session's interpreter answers; None: what the
+# function left running, since that dies with this process.
+marks: tuple[str, ...] | None = None
 
 
 class HostGone(Exception):
@@ -52,7 +55,8 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
 
 def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
     lengths = [b.nbytes for b in buffers] if buffers else []
-    packed = _header.pack_result(body, lengths, () if kind == _YIELD else _alive())
+    said = () if kind == _YIELD else _alive() if marks is None else marks
+    packed = _header.pack_result(body, lengths, said)
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return

@@ -34,6 +34,8 @@ enum sbx_frame_kind {
     SBX_FRAME_SESSION,  /* for the reaper: it goes on, with any number of these: */
     SBX_FRAME_SPAWN,    /* struct sbx_spawn, then strings; fds: a reply socket, 0, 1 .. */
     SBX_FRAME_FILE,     /* struct sbx_file, then strings; fds: a reply socket, a memfd */
+    SBX_FRAME_CELL = 8, /* to a session's interpreter, which takes CALL too, any number
+                           of both (agentsbx/_kernel.py); body: agentsbx/_header.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -57,6 +59,10 @@ enum sbx_frame_kind {
     /* on the reply socket of a SPAWN: then EXITED, or FAILED instead of both */
     SBX_FRAME_STARTED,    /* body: int32_t pid in the sandbox */
     SBX_FRAME_FILE_REPLY, /* on that of a FILE: struct sbx_file_reply */
+    /* from a session's interpreter */
+    SBX_FRAME_DISPLAY = 30, /* as a RESULT, but msgpack of one display
+                               (agentsbx/_displays.py); any number before the answer */
+    SBX_FRAME_ENDED, /* body: int32_t exit code; the cell left by SystemExit */
 };
 
 struct sbx_frame {
