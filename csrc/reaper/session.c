@@ -291,13 +291,18 @@ static int forget_keeper(int pid)
 /* A keeper that was killed leaves its tree to us: all children of ours that are no
  * keepers. One round misses what forks meanwhile; but each that it kills, or that ends
  * by itself, comes to us as such a child and makes for the next round, until none is
- * left. */
+ * left. A keeper that was stopped would not answer: nobody stops one but a program that
+ * wants to outlive its time. */
 static void reap_keepers(void)
 {
     int pid, status, sweep = 0;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        sweep |= !forget_keeper(pid) || status != 0;
+    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0) {
+        if (!WIFSTOPPED(status))
+            sweep |= !forget_keeper(pid) || status != 0;
+        else if (is_keeper(pid))
+            (void)kill(pid, SIGKILL);
+    }
     if (sweep)
         (void)sbx_tree_kill(1, is_keeper);
 }
