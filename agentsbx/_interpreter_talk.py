@@ -133,9 +133,7 @@ def tidy(live: Any) -> bytes | None:
             return None
         if event != Event.FRAME:
             if not body:  # nobody can print any more
-                which = "out" if event == Event.STDOUT else "err"
-                _core.close_all(getattr(live, which))
-                setattr(live, which, -1)
+                live.close_stream("out" if event == Event.STDOUT else "err")
             background += body
             del background[2 * MAX_BACKGROUND :]
     return bytes(background[:MAX_BACKGROUND])
