@@ -190,10 +190,11 @@ def compile_job(
     masks: tuple[str, ...] = (),
     has_shadow: bool = False,
     traces: bool = False,
+    terminal: bool = False,
 ) -> Job:
     """Plan of one policy. `base`: paths that the template shows; `grants`: as looked up now.
 
-    `traces`: pid 1 may trace its command.
+    `traces`: pid 1 may trace its command; `terminal`: none that it may get is the host's.
     """
     if policy.net:
         raise SandboxUnavailable(
@@ -228,6 +229,7 @@ def compile_job(
         memfd_noexec_seal=not caps.is_root and caps.has_noexec_seal,
         ids=ids,
         traces=traces,
+        terminal=terminal,
         is_pinned=bool(policy.cpu_set),
     )
     b.add(Op.SECCOMP, flags=Flag.LISTENER)

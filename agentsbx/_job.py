@@ -146,6 +146,8 @@ def send_body(
 class Exchange:
     """The conversation with one running job until its last frame."""
 
+    late_s = LATE_S
+
     def __init__(
         self,
         sup: Supervisor,
@@ -282,7 +284,7 @@ class Exchange:
     def _patience_ms(self) -> int:
         if self.deadline_ns == NO_LIMIT:
             return -1
-        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + LATE_S
+        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + self.late_s
         return max(0, int(left * 1000))
 
     def _output(self, which: str, data: bytes) -> None:
@@ -372,7 +374,8 @@ class Exchange:
 
     def _close(self, memfd: int) -> None:
         """Close what came with a frame: it belongs to the box, or else to us."""
-        if not self.box.fds.close(memfd):
+        owner = self.box.fds
+        if owner is None or not owner.close(memfd):
             os.close(memfd)
 
     def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:
