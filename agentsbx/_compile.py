@@ -354,11 +354,9 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
         want |= 4
     if acct_cg:
         want |= 8
-    if pids_cg:
-        enforced["processes"] = "cgroup and RLIMIT_NPROC"
-    elif caps.has_nproc:
-        enforced["processes"] = "RLIMIT_NPROC of its own user namespace"
-    else:
+    own = "RLIMIT_NPROC of its own user namespace"
+    enforced["processes"] = "cgroup and RLIMIT_NPROC" if pids_cg else own
+    if not pids_cg and not caps.has_nproc:
         missing(policy, "processes", "a pids cgroup where the kernel's root starts it", enforced)
     if policy.strict_limits and lim.cpu_time >= 0 and not acct_cg:
         missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
