@@ -164,12 +164,33 @@ def test_a_listing_that_fails_is_no_empty_listing(session: Raw) -> None:
 
 
 def test_links_to_the_file_process_itself_reach_nothing(session: Raw) -> None:
-    session.run("sh", "-c", "for i in $(seq 3 20); do ln -s /proc/self/fd/$i /tmp/fd$i; done")
+    home = "/sandbox/home"
+    made = session.run(
+        "sh", "-c",
+        f"cd {home} && for i in $(seq 3 20); do ln -s /proc/self/fd/$i fd$i; done && "
+        "ln -s /proc/1/mem mem; ln -s /proc/self/mem own; ls | wc -l",
+    )  # fmt: skip
+    assert made == "20\n"
     for i in range(3, 21):
         for op in (WRITE, READ, STAT):
-            err, data = session.file(op, f"/tmp/fd{i}", b"payload")
+            err, data = session.file(op, f"{home}/fd{i}", b"payload")
             assert err in (0, 2, 6, 13, ENOSPC), (i, op, err)
             assert data in (b"", b"payload"), "its own memfd at most"
-    session.run("sh", "-c", "ln -s /proc/1/mem /tmp/mem; ln -s /proc/self/mem /tmp/own")
     for name in ("mem", "own"):
-        assert session.file(WRITE, f"/tmp/{name}", b"x")[0] in (13, 30), name
+        assert session.file(WRITE, f"{home}/{name}", b"x")[0] in (13, 30), name
+    assert session.file(WRITE, f"{home}/plain", b"kept")[0] == 0
+    assert session.file(READ, f"{home}/plain") == (0, b"kept")
+
+
+def test_two_sessions_of_one_template_see_nothing_of_each_other() -> None:
+    with Sandbox() as one, Sandbox() as other:
+        one.write("secret", "mine")
+        one.start("exec sleep 7311", background=True)
+        assert other.list(".") == []
+        assert count(other.exec(LOOK).stdout.decode(), "sleep 7311") == 0
+        with contextlib.suppress(SandboxUnavailable):  # its own keeper dies too
+            other.exec("kill -9 -1")
+        with pytest.raises(FileNotFoundError):
+            other.read("secret")
+        assert one.read("secret") == b"mine"
+        assert count(one.exec(LOOK).stdout.decode(), "sleep 7311") == 1
