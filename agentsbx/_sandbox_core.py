@@ -251,7 +251,7 @@ class Core:
             flags = (program.TTY if tty else 0) | (program.KEEP if keep else 0)
             reply, pid = program.start(
                 self.session, words, env=dict(env) if env else None,
-                cwd=self.session.in_here(cwd), fds=fds, flags=flags,
+                cwd=self.session.in_here(cwd), fds=fds, flags=flags, timeout_s=timeout_s,
             )  # fmt: skip
         except BaseException:
             for fd in kept:

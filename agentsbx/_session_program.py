@@ -51,17 +51,20 @@ def start(
     cwd: str,
     fds: Sequence[int],
     flags: int = 0,
+    timeout_s: float = -1.0,
 ) -> tuple[int, int]:
     """Start a program with these descriptors as 0, 1, 2 ...; returns reply socket and its pid.
 
-    They stay the caller's.
+    They stay the caller's. A program that did not start `END_S` after its time costs the session:
+    another may hold it stopped just before its first instruction, to let it go on unseen.
     """
+    patience_ms = START_MS if timeout_s < 0 else min(START_MS, int((timeout_s + END_S) * 1000))
     variables = _words(_engine.job_env(session.policy, env))
     head = SPAWN.pack(len(argv), len(variables), len(fds), flags)
     words = b"\0".join([*map(os.fsencode, argv), *variables, os.fsencode(cwd), b""])
     reply = session.request(Frame.SPAWN, head + words, fds)
     try:
-        event, kind, body, memfd, _, _ = _core.wait_frame(reply, -1, -1, START_MS)
+        event, kind, body, memfd, _, _ = _core.wait_frame(reply, -1, -1, patience_ms)
         if memfd >= 0:
             os.close(memfd)
         if event == Event.FRAME and kind == Frame.STARTED and len(body) == 4:
@@ -70,9 +73,16 @@ def start(
             raise _failure(ErrRecord.unpack(body), argv[0], cwd)
         if session.is_dead(200):
             raise session.died()
+        if event == Event.TIMEOUT:
+            session.kill()
+            raise SandboxUnavailable(
+                f"the session did not start {argv[0]!r} in time and was killed",
+                missing=["session"], hint="make another Sandbox",
+            )  # fmt: skip
         raise SandboxUnavailable(
             f"the session did not start {argv[0]!r}", missing=["program"],
-            hint="it runs too many programs already, or processes= is reached",
+            hint="it runs too many programs already, processes= is reached, or the program ended "
+            "the process that keeps it",
         )  # fmt: skip
     except BaseException:
         _core.close_all(reply)

@@ -24,6 +24,10 @@ _REPLY = struct.Struct("@iIQqQII")
 _EXITED = struct.Struct("@iIQQQ")
 
 
+class NotStarted(Exception):
+    """A frame other than STARTED came, or the end (0)."""
+
+
 class Program:
     """A program of a session, behind its own reply socket."""
 
@@ -84,7 +88,8 @@ class Raw:
         program = Program(mine, out)
         self._all.append(program)
         kind, _ = program.frame()
-        assert kind == STARTED, kind
+        if kind != STARTED:
+            raise NotStarted(kind)
         return program
 
     def run(self, *argv: str) -> str:
