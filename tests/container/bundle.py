@@ -41,6 +41,9 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HYBRID = Path("/sys/fs/cgroup/unified")
+# As `docker run --init`: a first process that waits for the command. The escape tests name
+# processes of the host by number, so these are none that a sandbox has too.
+INIT = ["/bin/sh", "-c", 'for n in $(seq 60); do (:); done; "$@"; exit $?', "sh"]
 CANNOT_START = 125  # as `docker run`
 
 
@@ -93,7 +96,7 @@ def config(args: argparse.Namespace, binds: list[tuple[Path, Path, str]]) -> dic
         "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": args.user, "gid": args.user},
-            "args": args.command,
+            "args": [*INIT, *args.command],
             "env": [
                 f"PATH={PATH}",
                 "HOME=/home/user",
