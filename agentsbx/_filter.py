@@ -58,6 +58,7 @@ def build_filter(
     ids: tuple[int, int] | None = None,
     traces: bool = False,
     terminal: bool = False,
+    is_pinned: bool = False,
 ) -> bytes:
     """Compile the seccomp filter of a profile to raw BPF, an array of 8-byte ``sock_filter``.
 
@@ -74,6 +75,7 @@ def build_filter(
         traces: Pid 1 may trace its command (``csrc/reaper/trace.h``), which is itself denied that
             again by a second filter.
         terminal: Settings of terminals may be changed: whatever the job holds, none is the host's.
+        is_pinned: Choosing CPUs is denied (`cpu_set=`), whatever profile and `extra` say.
 
     Raises:
         PolicyError: Unknown profile or system call, or one that no policy can allow.
@@ -82,7 +84,8 @@ def build_filter(
 
     """
     arch = arch or native_arch()
-    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces, terminal)
+    flags = traces, terminal, is_pinned
+    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, *flags)
 
 
 @lru_cache(maxsize=64)
@@ -95,10 +98,11 @@ def _build(
     ids: tuple[int, int] | None,
     traces: bool,
     terminal: bool,
+    is_pinned: bool,
 ) -> bytes:
     rules = rule_bytes(
         profile, extra, notify=notify, arch=arch, seal=seal, ids=ids, traces=traces,
-        terminal=terminal,
+        terminal=terminal, is_pinned=is_pinned,
     )  # fmt: skip
     return _compile(rules, DEFAULT_ACTION)
 
@@ -137,6 +141,7 @@ def rule_bytes(
     ids: tuple[int, int] | None = None,
     traces: bool = False,
     terminal: bool = False,
+    is_pinned: bool = False,
 ) -> bytes:
     """Return the rule array for the C core: one architecture rule, then rules sorted by number."""
     tables = _tables.load()
@@ -155,7 +160,9 @@ def rule_bytes(
             nr = tables.numbers[arch].get(name)
             if nr is None:
                 continue
-            if group_name in allowed_groups or name in added:
+            if is_pinned and name == "sched_setaffinity":
+                rows.append((nr, _PLAIN.pack(nr, RET_ERRNO | errno.EPERM, 0, 0)))
+            elif group_name in allowed_groups or name in added:
                 rule = tables.args.get(name)
                 if rule is None:
                     rows.append((nr, _PLAIN.pack(nr, RET_ALLOW, 0, 0)))

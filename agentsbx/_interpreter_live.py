@@ -83,6 +83,7 @@ class Live:
 
     def __init__(self, home: Home) -> None:
         self.job_id = 0
+        self.fds = None  # nobody else closes what comes
         self.shipper = Shipper()
         self._n_asked = 0
         self.setup: Any = None  # what it was told to look like
@@ -129,6 +130,11 @@ class Live:
     def kill(self, *_: Any) -> None:
         """End it now; idempotent."""
         self.program.kill()
+
+    def close_stream(self, which: str) -> None:
+        """Close `out` or `err`, which has ended."""
+        _core.close_all(getattr(self, which))
+        setattr(self, which, -1)
 
     def close(self) -> None:
         """End it and give back all of it."""

@@ -95,6 +95,9 @@ class Talk(Exchange):
             self.reply.is_malformed = f"frame of kind {kind}"
         return super()._frame(kind, body, memfd, n_body, n_memfd)
 
+    def _close(self, memfd: int) -> None:
+        os.close(memfd)
+
     def _display(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
         """Take one display within the bounds; True if it is not fit to go on with."""
         size = n_memfd if memfd >= 0 else len(body)
@@ -133,9 +136,7 @@ def tidy(live: Any) -> bytes | None:
             return None
         if event != Event.FRAME:
             if not body:  # nobody can print any more
-                which = "out" if event == Event.STDOUT else "err"
-                _core.close_all(getattr(live, which))
-                setattr(live, which, -1)
+                live.close_stream("out" if event == Event.STDOUT else "err")
             background += body
             del background[2 * MAX_BACKGROUND :]
     return bytes(background[:MAX_BACKGROUND])

@@ -40,6 +40,13 @@ __all__ = [
 
 _MAX_FILE = 2**20
 _MAX_EXTENDS = 8
+_MAX_DEPTH = 8
+_MAX_NUMBER = 2**63
+_MAX_PARTS = 32
+_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(
+    rf"""(?<![A-Za-z0-9_"'-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_PARTS}}}"""
+)
 _LISTS = ("env", "net", "syscalls", "preload", "packages")
 
 # Every policy file of this process, and where links to it lead: no job may write there (rule 4.7).
@@ -119,16 +126,19 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
     if path.endswith(".json"):
         try:
             data = msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise PolicyError(f"no valid JSON: {error}", file=path) from None
         if not isinstance(data, dict):
             raise PolicyError("a policy is an object: {...}", file=path, line=1)
+        _refuse_depth(data, path)
         return text, data
     import tomllib  # only policy files pay for it
 
+    if _LONG_KEY.search(text):  # it would take the square of them in time
+        raise PolicyError(f"a key of more than {_MAX_PARTS} parts", file=path)
     try:
-        return text, tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
         message = str(error) or "nested too deeply"
         place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
         raise PolicyError(
@@ -137,6 +147,25 @@ def _load(path: str) -> tuple[str, dict[str, Any]]:
             line=int(place[1]) if place else text.count("\n") + 1,
             column=int(place[2]) if place else None,
         ) from None
+    _refuse_depth(data, path)
+    return text, data
+
+
+def _refuse_depth(data: object, path: str) -> None:
+    """No policy is deep: messages show what is wrong in it, and that would be endless."""
+    level = [data]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if any(isinstance(v, int) and abs(v) > _MAX_NUMBER for v in level):
+            raise PolicyError("a number out of range", file=path)
+        if not level:
+            return
+    raise PolicyError("nested too deeply", file=path)
 
 
 def _build(data: Mapping[str, Any], folder: str | None, seen: tuple[str, ...]) -> Policy:
@@ -262,13 +291,14 @@ def find_line(text: str, path: str) -> int | None:
     table = ""
     best = None
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        # No part of these may match in two ways: the text is somebody else's.
+        header = re.match(r"\s*+\[\[?+([^\]]++)\]", line)
         if header:
             table = _plain_key(header[1])
             if table == path:
                 best = best or number
             continue
-        key = re.match(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=""", line)
+        key = re.match(r"""((?:[A-Za-z0-9_.\s-]|"[^"]*+"|'[^']*+')++)=""", line)
         if not key:
             continue
         full = f"{table}.{_plain_key(key[1])}" if table else _plain_key(key[1])

@@ -52,6 +52,7 @@ class Frame(enum.IntEnum):
     SPAWN = 6
     FILE = 7
     CELL = 8
+    HOST_ANSWER = 9
     RESULT = 16
     ERROR = 17
     IMPORT = 18
@@ -68,6 +69,7 @@ class Frame(enum.IntEnum):
     FILE_REPLY = 29
     DISPLAY = 30
     ENDED = 31
+    HOST_CALL = 32
 
 
 class Event(enum.IntEnum):

@@ -151,6 +151,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...],
         Meta(description="Folders like site-packages, searched before the interpreter's own."),
     ] = ()
+    cpu_set: Annotated[
+        tuple[int, ...], Meta(description="Numbers of the CPUs that it runs on; empty: any.")
+    ] = ()
     widen: Annotated[
         tuple[str, ...], Meta(description="Keywords that code may widen beyond this file.")
     ] = ("*",)
@@ -309,6 +312,10 @@ def policy_schema() -> dict[str, Any]:
         if name == "env":
             forms.append({"type": "object", "additionalProperties": {"type": "string"}})
         properties[name] = {"description": prop.pop("description"), "anyOf": forms}
+    cpus = properties["cpu_set"]
+    del cpus["default"]
+    forms = [{"type": "string"}, {"type": "integer"}, cpus]
+    properties["cpu_set"] = {"description": cpus.pop("description"), "anyOf": forms}
     del properties["limits"]["default"]
     for prop in schema["$defs"]["Limits"]["properties"].values():
         prop["type"] = ["number", "string"]

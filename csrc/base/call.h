@@ -36,6 +36,7 @@ enum sbx_frame_kind {
     SBX_FRAME_FILE,     /* struct sbx_file, then strings; fds: a reply socket, a memfd */
     SBX_FRAME_CELL = 8, /* to a session's interpreter, which takes CALL too, any number
                            of both (agentsbx/_kernel.py); body: agentsbx/_header.py */
+    SBX_FRAME_HOST_ANSWER = 9, /* to HOST_CALL: agentsbx/_bridge.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -63,6 +64,8 @@ enum sbx_frame_kind {
     SBX_FRAME_DISPLAY = 30, /* as a RESULT, but msgpack of one display
                                (agentsbx/_displays.py); any number before the answer */
     SBX_FRAME_ENDED, /* body: int32_t exit code; the cell left by SystemExit */
+    SBX_FRAME_HOST_CALL = 32, /* body: agentsbx/_bridge_job.py HEAD, then codec bytes of
+                                 the arguments of a host function */
 };
 
 struct sbx_frame {

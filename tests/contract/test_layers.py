@@ -27,14 +27,14 @@ HELPERS = {
         "_units"
     ),
     "B": (
-        "_benign _blas _displays _generator _header _hooks _injob _leftovers _lines _nested _plan "
-        "_preload _protect _pythons _report _seeds _transfer _watch _wire"
+        "_benign _blas _bridge_job _bridge_offers _displays _generator _header _hooks _injob "
+        "_leftovers _lines _nested _plan _preload _protect _pythons _report _seeds _transfer "
+        "_watch _wire"
     ),
-    "C": "_arena _boxes _command _engine _exits _fast _gate _interpreter _kernel _mirror "
-    "_notes _notices _noting "
-    "_outcome _output _pools _prepare _said _setup _stream _swallowed _traced "
-    "_turns",
-    "D": "_calls _describe _futures _load _signature _traps _verbs _wrappers",
+    "C": "_arena _boxes _bridge _command _engine _exits _fast _gate _interpreter _kernel _live "
+    "_mirror _notes _notices _noting _outcome _output _pools _prepare _said _setup _shortage "
+    "_stream _swallowed _traced _turns",
+    "D": "_calls _describe _futures _load _progress _signature _traps _verbs _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 
