@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from agentsbx._decorator import sandbox
     from agentsbx._executor import SandboxExecutor
     from agentsbx._python_result import Display, PythonResult
-    from agentsbx._sandbox import AsyncProcess, AsyncSandbox, Process, Sandbox
+    from agentsbx._sandbox import Sandbox
+    from agentsbx._sandbox_async import AsyncProcess, AsyncSandbox
+    from agentsbx._sandbox_core import Process
     from agentsbx._session_result import ExecResult, FileInfo
     from agentsbx._verbs import configure, probe, run, shutdown, warm
     from agentsbx.errors import (
@@ -98,7 +100,9 @@ _HOMES = {
     "agentsbx._verbs": ("configure", "probe", "run", "shutdown", "warm"),
     "agentsbx._executor": ("SandboxExecutor",),
     "agentsbx._python_result": ("Display", "PythonResult"),
-    "agentsbx._sandbox": ("AsyncProcess", "AsyncSandbox", "Process", "Sandbox"),
+    "agentsbx._sandbox": ("Sandbox",),
+    "agentsbx._sandbox_async": ("AsyncProcess", "AsyncSandbox"),
+    "agentsbx._sandbox_core": ("Process",),
     "agentsbx._session_result": ("ExecResult", "FileInfo"),
     "agentsbx.errors": (
         "AgentsbxError",

@@ -84,8 +84,9 @@ def build_filter(
 
     """
     arch = arch or native_arch()
-    flags = traces, terminal, is_pinned
-    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, *flags)
+    return _build(
+        profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces, terminal, is_pinned
+    )
 
 
 @lru_cache(maxsize=64)

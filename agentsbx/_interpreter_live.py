@@ -83,7 +83,7 @@ class Live:
 
     def __init__(self, home: Home) -> None:
         self.job_id = 0
-        self.fds = None  # nobody else closes what comes
+        self.fds = None  # nobody owns what comes with a frame: who takes it closes it
         self.shipper = Shipper()
         self._n_asked = 0
         self.setup: Any = None  # what it was told to look like
@@ -131,16 +131,16 @@ class Live:
         """End it now; idempotent."""
         self.program.kill()
 
-    def close_stream(self, which: str) -> None:
-        """Close `out` or `err`, which has ended."""
-        _core.close_all(getattr(self, which))
-        setattr(self, which, -1)
-
     def close(self) -> None:
         """End it and give back all of it."""
         self.program.kill()
         self.abandon()
         self.program.close()
+
+    def close_stream(self, which: str) -> None:
+        """Close `out` or `err`, which has ended."""
+        _core.close_all(getattr(self, which))
+        setattr(self, which, -1)
 
     def abandon(self) -> None:
         """Give back the descriptors alone."""

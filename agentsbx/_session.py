@@ -75,9 +75,7 @@ class Session:
                     self._make()
                 except SupervisorGone as e:
                     _engine.restart(self._rt)
-                    raise SandboxUnavailable(
-                        "the supervisor ended", missing=["supervisor"]
-                    ) from e
+                    raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e
 
     def _make(self) -> None:
         from agentsbx import _pythons
@@ -217,8 +215,9 @@ class Session:
         self.close(
             SandboxUnavailable(
                 "this session was killed: a program in it did not end in time",
-                missing=["session"], hint="make another Sandbox",
-            )  # fmt: skip
+                missing=["session"],
+                hint="make another Sandbox",
+            )
         )
 
     def look(self) -> None:

@@ -15,7 +15,7 @@ from agentsbx._session_result import FileInfo
 from agentsbx._wire import ENTRY, FILE, FILE_REPLY, Event, Frame
 from agentsbx.errors import ResultError, SandboxTimeout
 
-__all__ = ["MAX_BYTES", "Files", "MAX_ENTRIES"]
+__all__ = ["MAX_BYTES", "MAX_ENTRIES", "Files"]
 
 MAX_BYTES = 1 << 30
 MAX_ENTRIES = 100_000

@@ -184,7 +184,7 @@ class Running:
         for name in ("stdout", "stderr"):
             with contextlib.suppress(OSError):  # EIO: a terminal's end
                 while self._fds[name] >= 0 and (data := _core.drain(self._fds[name])):
-                    self._take(name, data)  # type: ignore[arg-type]
+                    self._take(name, data)
 
     def _look_at_the_clock(self, until: float) -> None:
         now = time.monotonic()

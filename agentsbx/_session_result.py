@@ -12,9 +12,11 @@ from agentsbx.result import Usage, Violation
 
 __all__ = ["ExecResult", "FileInfo"]
 
+Kind = Literal["file", "directory", "link", "other"]
+
 
 class ExecResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How one program of a session ended; `Sandbox.exec(...)` returns it.
+    r"""How one program of a session ended; `Sandbox.exec(...)` returns it.
 
     `exit_code` is the program's own, 128+n for a signal, 127 where there is no such program, 126
     where it cannot be executed. `stdout` and `stderr` are exact and bounded by the policy's
@@ -22,8 +24,8 @@ class ExecResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     was killed with all its tree since its time was over. `truncated`: it was killed since it wrote
     more than `output=`. `usage` counts the program and what it waited for.
 
-    >>> ExecResult(exit_code=0, stdout=b"hi\\n").text
-    'hi\\n'
+    >>> ExecResult(exit_code=0, stdout=b"hi\n").text
+    'hi\n'
     >>> ExecResult(exit_code=137, timed_out=True).ok
     False
     """
@@ -62,7 +64,7 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Literal["file", "directory", "link", "other"]
+    kind: Kind
     size: int
     mode: int
     mtime: float
@@ -70,8 +72,12 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, name: str, st_mode: int, size: int, mtime_ns: int) -> FileInfo:
         """Return what a job says of one of its files."""
-        kinds = {_stat.S_IFREG: "file", _stat.S_IFDIR: "directory", _stat.S_IFLNK: "link"}
-        kind = kinds.get(_stat.S_IFMT(st_mode), "other")
+        kinds: dict[int, Kind] = {
+            _stat.S_IFREG: "file",
+            _stat.S_IFDIR: "directory",
+            _stat.S_IFLNK: "link",
+        }
+        kind: Kind = kinds.get(_stat.S_IFMT(st_mode), "other")
         return cls(
             name=name, kind=kind, size=size, mode=_stat.S_IMODE(st_mode), mtime=mtime_ns / 1e9
-        )  # type: ignore[arg-type]
+        )

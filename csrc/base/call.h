@@ -32,8 +32,8 @@ enum sbx_frame_kind {
                            optional */
     SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
     SBX_FRAME_SESSION,  /* for the reaper: it goes on, with any number of these: */
-    SBX_FRAME_SPAWN,    /* struct sbx_spawn, then strings; fds: a reply socket, 0, 1 .. */
-    SBX_FRAME_FILE,     /* struct sbx_file, then strings; fds: a reply socket, a memfd */
+    SBX_FRAME_SPAWN, /* struct sbx_spawn, then strings; fds: a reply socket, 0, 1 .. */
+    SBX_FRAME_FILE,  /* struct sbx_file, then strings; fds: a reply socket, a memfd */
     SBX_FRAME_CELL = 8, /* to a session's interpreter, which takes CALL too, any number
                            of both (agentsbx/_kernel.py); body: agentsbx/_header.py */
     SBX_FRAME_HOST_ANSWER = 9, /* to HOST_CALL: agentsbx/_bridge.py */
@@ -61,9 +61,9 @@ enum sbx_frame_kind {
     SBX_FRAME_STARTED,    /* body: int32_t pid in the sandbox */
     SBX_FRAME_FILE_REPLY, /* on that of a FILE: struct sbx_file_reply */
     /* from a session's interpreter */
-    SBX_FRAME_DISPLAY = 30, /* as a RESULT, but msgpack of one display
-                               (agentsbx/_displays.py); any number before the answer */
-    SBX_FRAME_ENDED, /* body: int32_t exit code; the cell left by SystemExit */
+    SBX_FRAME_DISPLAY = 30,   /* as a RESULT, but msgpack of one display
+                                 (agentsbx/_displays.py); any number before the answer */
+    SBX_FRAME_ENDED,          /* body: int32_t exit code; the cell left by SystemExit */
     SBX_FRAME_HOST_CALL = 32, /* body: agentsbx/_bridge_job.py HEAD, then codec bytes of
                                  the arguments of a host function */
 };
@@ -142,11 +142,11 @@ enum sbx_file_flags {
 };
 
 struct sbx_file_reply {
-    int32_t err;       /* positive errno, 0 = done */
-    uint32_t mode;     /* st_mode; of the file read or written */
-    uint64_t size;     /* of the file */
+    int32_t err;   /* positive errno, 0 = done */
+    uint32_t mode; /* st_mode; of the file read or written */
+    uint64_t size; /* of the file */
     int64_t mtime_ns;
-    uint64_t n_bytes;  /* in the memfd, or written */
+    uint64_t n_bytes; /* in the memfd, or written */
     uint32_t n_entries;
     uint32_t is_cut; /* there was more than max_bytes */
 };
