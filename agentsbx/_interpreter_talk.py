@@ -37,8 +37,6 @@ class _NoModules:
 class Talk(Exchange):
     """One cell or call. `stream` serves the call's modules; a cell has none, but may show."""
 
-    late_s = 0.0  # the host itself acts on the deadline
-
     def __init__(
         self, live: Any, reply: Reply, timeout_s: float, limits: CodecLimits, stream: Any = None
     ) -> None:
@@ -72,6 +70,12 @@ class Talk(Exchange):
         if self.deadline_ns != NO_LIMIT:
             self.deadline_ns += start_ns - self.start_ns
         self.start_ns = start_ns
+
+    def _patience_ms(self) -> int:
+        """No longer than to the deadline: it is the host itself that acts on it."""
+        if self.deadline_ns == NO_LIMIT:
+            return -1
+        return max(0, -((time.monotonic_ns() - self.deadline_ns) // 1_000_000))
 
     def _end_in_time(self) -> None:
         """Kill what is late: one that sends and sends is never silent long enough to be noticed."""
