@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _engine, _transfer
+from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, PoolGone
 from agentsbx._explain_limits import limit_table
 from agentsbx._job import Reply, is_gone
@@ -25,7 +25,7 @@ from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable
 from agentsbx.policy import Policy
-from agentsbx.result import Usage
+from agentsbx.result import Exit, Usage
 
 if TYPE_CHECKING:
     from agentsbx._host import Layout
@@ -164,6 +164,19 @@ class Session:
         finally:
             _core.close_all(theirs, *([memfd] if memfd >= 0 else []))
         return mine
+
+    def ended(self, timeout_ms: int) -> Exit | None:
+        """How the sandbox ended; None: it has not within that time."""
+        box = self._box
+        if box is None:
+            return Exit(cause="cancelled")
+        try:
+            record = self._rt.sup.wait_for(box.job_id, timeout_ms)
+        except SupervisorGone:
+            return Exit(cause="lost")
+        if record is None:
+            return None
+        return _exits.exit_of(record, Reply(Output(0, None), Output(0, None)))
 
     def is_dead(self, timeout_ms: int = 0) -> bool:
         """Whether the sandbox has ended."""
