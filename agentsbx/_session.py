@@ -23,7 +23,7 @@ from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, ExitRecord, Frame
-from agentsbx.errors import SandboxUnavailable
+from agentsbx.errors import SandboxTimeout, SandboxUnavailable
 from agentsbx.policy import Policy
 from agentsbx.result import Exit, Usage
 
@@ -201,11 +201,17 @@ class Session:
         except SupervisorGone:
             record = None
         record = record or ExitRecord.lost(box.job_id)
+        if record.cause == Cause.TIMEOUT:
+            words = f"this session ended: its ttl={self._ttl_s:g} s is over"
+            return self._give_up(SandboxTimeout(f"{words}; make another Sandbox, or a longer ttl="))
         table = limit_table(self.policy.limits, self.enforced, Usage())
         reply = Reply(Output(0, None), Output(0, None))
         error, _ = _outcome.error_of(
             reply, record, self.policy, ClassTable.build(), table, self.cwd, CodecLimits()
         )
+        return self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> BaseException:
         with contextlib.suppress(Exception):
             self.close(error)
         return error
