@@ -232,10 +232,10 @@ def test_first_uses_at_once_make_one_sandbox() -> None:
 
 def test_two_sessions_do_not_meet() -> None:
     with Sandbox() as a, Sandbox() as b:
-        a.write("/tmp/mine", "a")
+        a.write("/sandbox/tmp/mine", "a")
         assert a.id != b.id
         sleeper = a.start(["sleep", "44"], background=True)
-        assert b.exec("cat /tmp/mine").exit_code != 0
+        assert b.exec("cat /sandbox/tmp/mine").exit_code != 0
         assert b.exec("grep -l sleep /proc/[0-9]*/comm").exit_code != 0
         assert b.exec(f"kill -9 {sleeper.pid}; kill -9 -1").exit_code != 0
         assert sleeper.poll() is None
