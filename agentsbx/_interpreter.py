@@ -296,6 +296,8 @@ class Interpreter:
             return Ended(self._untold, how)
         if reply.kind == Frame.ENDED:
             return Ended(_lost("this cell ended it"), how)
+        if how is not None and how.cause not in ("exited", "signaled"):
+            return Ended(f"the whole session ended ({how.cause}), with all that was in it", how)
         return Ended(_lost("it had to be killed" if how is None else exit_words(how)), how)
 
 

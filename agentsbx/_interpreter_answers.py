@@ -136,6 +136,8 @@ def exit_words(how: Exit | None) -> str:
     """Say how a process ended; empty where it has not."""
     if how is None:
         return ""
+    if how.cause not in ("exited", "signaled"):
+        return how.cause
     if how.signal:
         return f"signal {how.signal}"
     return f"exit code {how.code}" if how.code is not None else how.cause

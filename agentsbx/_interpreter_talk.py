@@ -37,8 +37,6 @@ class _NoModules:
 class Talk(Exchange):
     """One cell or call. `stream` serves the call's modules; a cell has none, but may show."""
 
-    late_s = 0.0  # the host itself acts on the deadline
-
     def __init__(
         self, live: Any, reply: Reply, timeout_s: float, limits: CodecLimits, stream: Any = None
     ) -> None:
@@ -73,6 +71,12 @@ class Talk(Exchange):
             self.deadline_ns += start_ns - self.start_ns
         self.start_ns = start_ns
 
+    def _patience_ms(self) -> int:
+        """No longer than to the deadline: it is the host itself that acts on it."""
+        if self.deadline_ns == NO_LIMIT:
+            return -1
+        return max(0, -((time.monotonic_ns() - self.deadline_ns) // 1_000_000))
+
     def _end_in_time(self) -> None:
         """Kill what is late: one that sends and sends is never silent long enough to be noticed."""
         if not self.reply.timed_out and time.monotonic_ns() > self.deadline_ns:
@@ -94,6 +98,9 @@ class Talk(Exchange):
         if kind in _REAPERS:
             self.reply.is_malformed = f"frame of kind {kind}"
         return super()._frame(kind, body, memfd, n_body, n_memfd)
+
+    def _close(self, memfd: int) -> None:
+        os.close(memfd)
 
     def _display(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> bool:
         """Take one display within the bounds; True if it is not fit to go on with."""

@@ -146,8 +146,6 @@ def send_body(
 class Exchange:
     """The conversation with one running job until its last frame."""
 
-    late_s = LATE_S
-
     def __init__(
         self,
         sup: Supervisor,
@@ -284,7 +282,7 @@ class Exchange:
     def _patience_ms(self) -> int:
         if self.deadline_ns == NO_LIMIT:
             return -1
-        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + self.late_s
+        left = (self.deadline_ns - time.monotonic_ns()) / 1e9 + LATE_S
         return max(0, int(left * 1000))
 
     def _output(self, which: str, data: bytes) -> None:

@@ -145,6 +145,11 @@ class SessionPython:
 
             _nested.check(self._policy, own.policy, fn)
             inner, options = fn.__wrapped__, dict(own.options)
+            if options.get("host"):
+                raise TypeError(
+                    f"{fn.__qualname__} calls functions of the host (host=), and a session offers "
+                    "none: call it by itself"
+                )
         kind = kind_of(inner)
         named = inner.func if isinstance(inner, functools.partial) else inner
         name = getattr(named, "__qualname__", type(named).__qualname__)

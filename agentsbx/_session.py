@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentsbx import _core, _engine, _transfer
+from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, PoolGone
 from agentsbx._explain_limits import limit_table
 from agentsbx._job import Reply, is_gone
@@ -23,9 +23,9 @@ from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, ExitRecord, Frame
-from agentsbx.errors import SandboxUnavailable
+from agentsbx.errors import SandboxTimeout, SandboxUnavailable
 from agentsbx.policy import Policy
-from agentsbx.result import Usage
+from agentsbx.result import Exit, Usage
 
 if TYPE_CHECKING:
     from agentsbx._host import Layout
@@ -165,6 +165,19 @@ class Session:
             _core.close_all(theirs, *([memfd] if memfd >= 0 else []))
         return mine
 
+    def ended(self, timeout_ms: int) -> Exit | None:
+        """How the sandbox ended; None: it has not within that time."""
+        box = self._box
+        if box is None:
+            return Exit(cause="cancelled")
+        try:
+            record = self._rt.sup.wait_for(box.job_id, timeout_ms)
+        except SupervisorGone:
+            return Exit(cause="lost")
+        if record is None:
+            return None
+        return _exits.exit_of(record, Reply(Output(0, None), Output(0, None)))
+
     def is_dead(self, timeout_ms: int = 0) -> bool:
         """Whether the sandbox has ended."""
         box = self._box
@@ -188,11 +201,17 @@ class Session:
         except SupervisorGone:
             record = None
         record = record or ExitRecord.lost(box.job_id)
+        if record.cause == Cause.TIMEOUT:
+            words = f"this session ended: its ttl={self._ttl_s:g} s is over"
+            return self._give_up(SandboxTimeout(f"{words}; make another Sandbox, or a longer ttl="))
         table = limit_table(self.policy.limits, self.enforced, Usage())
         reply = Reply(Output(0, None), Output(0, None))
         error, _ = _outcome.error_of(
             reply, record, self.policy, ClassTable.build(), table, self.cwd, CodecLimits()
         )
+        return self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> BaseException:
         with contextlib.suppress(Exception):
             self.close(error)
         return error

@@ -140,20 +140,22 @@ class Running:
 
     def events(self, timeout_s: float) -> Iterator[tuple[Stream, bytes]]:
         """Give what it prints as it comes, until its end; negative time: no limit."""
-        with self._serving:
-            until = math.inf if timeout_s < 0 else time.monotonic() + timeout_s
-            while self.result is None:
+        until = math.inf if timeout_s < 0 else time.monotonic() + timeout_s
+        while True:
+            with self._serving:  # not while the caller has what it got: it may wait(), kill() ...
+                if self.result is not None:
+                    return
                 got = self._step(until)
-                if got is not None:
-                    yield got
+            if got is not None:
+                yield got
 
     def _step(self, until: float, wait_s: float = MOMENT_S) -> tuple[Stream, bytes] | None:
         """Wait for one thing, a moment at most: another thread may kill it."""
         left = max(0.0, min(wait_s, (self._kill_by or until) - time.monotonic()))
         if self._end is not None:
-            self._drain()
-            self._finish()
-            return None
+            if (late := self._drain()) is None:
+                self._finish()
+            return late
         try:
             event, kind, body, memfd, _, _ = _core.wait_frame(
                 self._reply, self._fds["stdout"], self._fds["stderr"], math.ceil(left * 1000)
@@ -189,12 +191,14 @@ class Running:
         part = data[:room]
         return (name, part) if part else None
 
-    def _drain(self) -> None:
-        """All that was written before its end is in the pipes by now."""
+    def _drain(self) -> tuple[Stream, bytes] | None:
+        """Take the next of what was written before its end: it is in the pipes by now."""
         for name in ("stdout", "stderr"):
             with contextlib.suppress(OSError):  # EIO: a terminal's end
                 while self._fds[name] >= 0 and (data := _core.drain(self._fds[name])):
-                    self._take(name, data)
+                    if got := self._take(name, data):
+                        return got
+        return None
 
     def _look_at_the_clock(self, until: float) -> None:
         now = time.monotonic()

@@ -19,6 +19,7 @@ __all__ = ["Home"]
 
 _KILL = 2
 _MOMENT_MS = 200
+_CAUSES = ("timeout", "cpu_time", "memory", "cancelled")  # why a whole session ends
 
 
 class Home:
@@ -78,8 +79,11 @@ class _Program:
             if event == Event.FRAME and kind == Frame.EXITED and len(body) >= EXITED.size:
                 self._end = _exits.command_exit_code(EXITED.unpack_from(body)[0])[1]
             elif event in (Event.FRAME, Event.CLOSED):
-                dead = self._session.is_dead(_MOMENT_MS)
-                self._end = Exit(signal=9, cause="lost" if dead else "signaled")
+                # Its keeper is gone, alone or with all of the session.
+                whole = self._session.ended(_MOMENT_MS)
+                self._end = Exit(signal=9, cause="signaled")
+                if whole is not None:
+                    self._end = whole if whole.cause in _CAUSES else Exit(cause="lost")
             elif time.monotonic() >= until:
                 return None
         return self._end

@@ -94,8 +94,7 @@ class CallStream:
         self.body = body
         self.buffers = buffers
         self.served: list[str] = []
-        self._snapshot = snapshot
-        self._context = snapshot._context if context is None else context
+        self._snapshot, self._context = snapshot, context or snapshot._context
         self._pickler = pickler
         self._server: Server | None = None
 

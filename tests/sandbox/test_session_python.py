@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -15,21 +16,27 @@ from typing import Any
 
 import pytest
 
-from _boxed_home import boxed_python
 from _plain_home import plain_python
-from agentsbx import MemoryLimitExceeded, SandboxTimeout, SandboxViolation
-from agentsbx._python_result import PythonResult
+from agentsbx import (
+    AsyncSandbox,
+    MemoryLimitExceeded,
+    PythonResult,
+    Sandbox,
+    SandboxTimeout,
+    SandboxUnavailable,
+    SandboxViolation,
+)
 from agentsbx._sandbox_python import SessionPython
 
-Make = Callable[..., SessionPython]
+Make = Callable[..., Sandbox]
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    made: list[SessionPython] = []
+    made: list[Sandbox] = []
 
-    def python(**keywords: Any) -> SessionPython:
-        made.append(boxed_python(**keywords))
+    def python(**keywords: Any) -> Sandbox:
+        made.append(Sandbox(**keywords))
         return made[-1]
 
     yield python
@@ -44,8 +51,10 @@ def plain() -> Iterator[SessionPython]:
     made.close()
 
 
-def run(python: SessionPython, code: str, timeout: float | None = None) -> PythonResult:
-    return python.python(code, timeout)
+def run(python: Sandbox | SessionPython, code: str, timeout: float | None = None) -> PythonResult:
+    if isinstance(python, SessionPython):
+        return python.python(code, timeout)
+    return python.python(code, timeout=timeout)
 
 
 def test_cells_keep_state_and_show_their_lines(make: Make) -> None:
@@ -130,11 +139,17 @@ time.sleep(300)
     assert isinstance(run(python, "os").error, NameError)
 
 
-def test_memory_limit_is_named_and_the_next_cell_works(make: Make) -> None:
-    python = make(memory="200MB")
-    result = run(python, "x = bytearray(1 << 30)", 60)
+def test_memory_limit_is_named(make: Make) -> None:
+    """A cgroup ends the whole session and says so; an rlimit the allocation only."""
+    box = make(memory="200MB")
+    result = run(box, "x = bytearray(1 << 30)", 60)
     assert isinstance(result.error, MemoryLimitExceeded)
-    assert run(python, "1 + 1").value == 2
+    if result.state_lost:
+        assert "whole session ended (memory)" in result.state_lost
+        with pytest.raises(MemoryLimitExceeded):
+            run(box, "1 + 1")
+    else:
+        assert run(box, "1 + 1").value == 2
 
 
 BOMB = """
@@ -200,10 +215,10 @@ def bump() -> int:
 
 def test_calls_keep_module_state(make: Make) -> None:
     python = make()
-    assert [python.call(bump, (), {}) for _ in range(3)] == [1, 2, 3]
+    assert [python.call(bump) for _ in range(3)] == [1, 2, 3]
     assert counter == 0
     with pytest.raises(FileNotFoundError):
-        python.call(open, ("/etc/shadow",), {})
+        python.call(open, "/etc/shadow")
 
 
 def test_big_arrays_cross_both_ways(make: Make) -> None:
@@ -214,7 +229,7 @@ def test_big_arrays_cross_both_ways(make: Make) -> None:
 
     array = numpy.arange(300_000)
     python = make()
-    assert (python.call(double, (array,), {}) == array * 2).all()
+    assert (python.call(double, array) == array * 2).all()
     assert (run(python, "import numpy\nnumpy.arange(300_000)").value == array).all()
 
 
@@ -229,7 +244,7 @@ def test_packages_of_the_tool_are_there_and_ours_are_not_in_the_way(
     assert run(python, "import sys\nsys.modules['cell_library'].__file__").value.startswith(
         str(folder)
     )
-    assert python.call(bump, (), {}) == 1
+    assert python.call(bump) == 1
 
 
 def test_cells_run_in_threads_at_once_in_two_sessions(make: Make) -> None:
@@ -266,3 +281,53 @@ def test_cell_is_quick_enough_to_notice_a_slow_way(make: Make) -> None:
     for _ in range(50):
         run(python, "1 + 1")
     assert (time.perf_counter() - start) / 50 < 0.010
+
+
+def test_async_session_runs_cells_and_calls_one_after_the_other() -> None:
+    async def main() -> None:
+        async with AsyncSandbox() as box:
+            await box.python("x = 0")
+            cells = [box.python("x += 1\nx") for _ in range(5)]
+            assert sorted([r.value for r in await asyncio.gather(*cells)]) == [1, 2, 3, 4, 5]
+            assert await box.call(bump) == 1
+            assert await box.call(bump) == 2
+            task = asyncio.create_task(box.python("import time\ntime.sleep(60)"))
+            await asyncio.sleep(0.3)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert "cancelled" in (await box.python("1")).state_lost
+
+    start = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - start < 20
+
+
+def test_programs_and_files_of_the_session_are_seen_by_cells(make: Make) -> None:
+    box = make()
+    box.write("note.txt", b"from the host")
+    assert run(box, "open('note.txt').read()").value == "from the host"
+    run(box, "open('made.txt', 'w').write('by a cell')")
+    assert box.read("made.txt") == b"by a cell"
+    assert box.exec(["cat", "made.txt"]).stdout == b"by a cell"
+    run(box, "exit()")
+    assert run(box, "open('made.txt').read()").value == "by a cell"
+
+
+def test_end_of_the_interpreter_leaves_other_programs_alone(make: Make) -> None:
+    box = make()
+    code = "import os\nos.kill(os.getpid(), 9)"
+    process = box.exec(["sh", "-c", "sleep 1; echo done"], timeout=30)
+    assert process.stdout == b"done\n"
+    result = run(box, code)
+    assert "signal 9" in result.state_lost
+    assert box.exec(["echo", "still"]).stdout == b"still\n"
+    assert run(box, "1").value == 1
+
+
+def test_closed_session_takes_no_cell(make: Make) -> None:
+    box = make()
+    run(box, "1")
+    box.close()
+    with pytest.raises(SandboxUnavailable):
+        run(box, "1")

@@ -880,3 +880,15 @@ def test_quick_call_that_takes_longer_or_fails_goes_on_the_general_way(
     with pytest.warns(RuntimeWarning, match="exit code 1"):
         assert python.call(scaled, (1,), {}) == 10
     python.close()
+
+
+def test_function_with_host_functions_is_refused(python: SessionPython) -> None:
+    def helper() -> int:
+        return 1
+
+    @sandbox(host=[helper])
+    def caller() -> int:
+        return helper()
+
+    with pytest.raises(TypeError, match="host="):
+        python.call(caller, (), {})
