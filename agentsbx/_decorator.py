@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
@@ -177,7 +178,24 @@ def _decorate(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
         return type(fn)(_decorate(fn.__func__, policy, options))
     _refuse(fn)
     _traps.warn(fn)
+    if policy.functions:
+        policy = policy.for_function(_function_name(fn))
     return _make(fn, policy, options)
+
+
+def _function_name(fn: Any) -> str:
+    """Return "module:qualname", as a policy file names a function in a section.
+
+    A program that was started by its file is called after the file, as others import it.
+    """
+    named = fn.func if isinstance(fn, functools.partial) else fn
+    module = getattr(named, "__module__", None) or ""
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec is not None else os.path.basename(file or "")
+        module = module.removesuffix(".py").removesuffix(".__main__")
+    return f"{module}:{getattr(named, '__qualname__', type(named).__qualname__)}"
 
 
 def _refuse(fn: Any) -> None:

@@ -60,7 +60,7 @@ def run(
     try:
         result: Result = load("_command").run_command(
             words,
-            policy=rules,
+            policy=rules.for_function(""),  # sections are for functions
             env=dict(extra_env) if extra_env else None,
             cwd=os.fspath(cwd) if cwd is not None else None,
             stdin=data,
