@@ -112,8 +112,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Make it with `from_keywords`, `from_file` or a preset; these resolve units and paths. `env`
     holds names of host variables that are granted (`"LANG"`) and variables that are set
     (`"MODE=x"`). `extends` names the presets or files it started from, `origin` its file, `widen`
-    the keywords that code may widen (`"*"`: all, for policies made in code), `functions` the sections
-    for single functions, `section` the one that this policy is.
+    the keywords that code may widen (`"*"`: all, for policies made in code), `functions` the
+    sections for single functions, `section` the one that this policy is.
     """
 
     extends: Annotated[
