@@ -22,13 +22,14 @@ from agentsbx._policy_keys import (
     short,
     suggestion,
 )
-from agentsbx._policy_toml import find_line
+from agentsbx._policy_load import Reading, load_file
+from agentsbx._policy_toml import find_line, item_names
 from agentsbx._site_keys import SITE_KEYWORDS
 from agentsbx.errors import PolicyError
 from agentsbx.policy import FunctionSection, Limits, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "Reading",
@@ -40,7 +41,6 @@ __all__ = [
     "read_over",
 ]
 
-_MAX_FILE = 2**20
 _MAX_EXTENDS = 8
 _LISTS = ("env", "net", "syscalls", "preload", "packages")
 
@@ -72,17 +72,12 @@ def apply_keywords(start: Policy, keywords: Mapping[str, Any], folder: str | Non
     return new
 
 
-def read_mapping(data: Mapping[str, Any], base: str | None = None) -> Policy:
+def read_mapping(
+    data: Mapping[str, Any], base: str | None = None, reading: Reading | None = None
+) -> Policy:
     """Build a policy from data in the shape of a policy file; code may widen it."""
-    return msgspec.structs.replace(_overlay(Policy(), data, base, Reading()), widen=("*",))
-
-
-class Reading:
-    """One reading of a file and of those that it extends: the way to them, and what they were."""
-
-    def __init__(self, load: Callable[[str], tuple[str, dict[str, Any]]] | None = None) -> None:
-        self.load = load or load_file
-        self.chain: tuple[str, ...] = ()
+    policy = _overlay(Policy(), data, base, reading or Reading())
+    return msgspec.structs.replace(policy, widen=("*",))
 
 
 def read_file(path: str, base: str | None = None) -> Policy:
@@ -94,7 +89,7 @@ def read_over(start: Policy, path: str, reading: Reading, base: str | None = Non
     """Return `start` with what the file at `path` (absolute) says on top; its errors have lines."""
     text, data = reading.load(path)
     files_read.update((path, os.path.realpath(path)))
-    chain = reading.chain
+    chain, before = reading.chain, reading.enter(path, text if path.endswith(".toml") else "")
     reading.chain = (*chain, path)
     try:
         policy = _overlay(start, data, base or os.path.dirname(path), reading)
@@ -112,48 +107,8 @@ def read_over(start: Policy, path: str, reading: Reading, base: str | None = Non
         ) from None
     finally:
         reading.chain = chain
+        reading.leave(before)
     return msgspec.structs.replace(policy, origin=path)
-
-
-def load_file(path: str) -> tuple[str, dict[str, Any]]:
-    """Return text and data of a policy file, at most 1 MiB; raises `PolicyError`."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        raise PolicyError(
-            f"cannot read the policy file: {error.strerror}",
-            file=path,
-            hint="a preset has no / or .",
-        ) from None
-    if len(raw) > _MAX_FILE:
-        raise PolicyError("the policy file is larger than 1 MiB", file=path)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise PolicyError("the policy file is not UTF-8", file=path, line=line) from None
-    if path.endswith(".json"):
-        try:
-            data = msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
-            raise PolicyError(f"no valid JSON: {error}", file=path) from None
-        if not isinstance(data, dict):
-            raise PolicyError("a policy is an object: {...}", file=path, line=1)
-        return text, data
-    import tomllib  # only policy files pay for it
-
-    try:
-        return text, tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        message = str(error) or "nested too deeply"
-        place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
-        raise PolicyError(
-            f"no valid TOML: {message[: place.start()] if place else message}",
-            file=path,
-            line=int(place[1]) if place else text.count("\n") + 1,
-            column=int(place[2]) if place else None,
-        ) from None
 
 
 def _overlay(
@@ -165,22 +120,31 @@ def _overlay(
     for name in names:
         start = _start(start, name, folder, reading)
     own = {k: v for k, v in data.items() if k not in ("extends", "function", "$schema")}
-    policy = _apply(start, own, folder)
+    policy = _apply(start, own, folder, reading)
     shown = names[0] if len(names) == 1 else tuple(names)
     policy = msgspec.structs.replace(policy, extends=shown or None)
-    return _with_functions(policy, own, data.get("function"), folder)
+    return _with_functions(policy, own, data.get("function"), folder, reading)
 
 
-def _apply(start: Policy, data: Mapping[str, Any], folder: str | None) -> Policy:
+def _apply(
+    start: Policy,
+    data: Mapping[str, Any],
+    folder: str | None,
+    reading: Reading,
+    section: str = "",
+) -> Policy:
     """Lists add, single values replace."""
     changes: dict[str, Any] = {}
     for key, value in data.items():
         if key == "limits":
             changes["limits"] = _build_limits(start.limits, value)
+            for name in value:
+                reading.said(section, f"limits.{name}", [""])
         elif key == "widen":
             changes["widen"] = _widen(value)
         elif key in FIELDS:
             parsed = FIELDS[key](key, value, folder)
+            reading.said(section, key, item_names(key, parsed))
             if key in _LISTS:
                 parsed = _merge_words(key, getattr(start, key), parsed)
             changes["strict_limits" if key == "strict" else key] = parsed
@@ -193,7 +157,11 @@ def _apply(start: Policy, data: Mapping[str, Any], folder: str | None) -> Policy
 
 
 def _with_functions(
-    policy: Policy, own: Mapping[str, Any], sections: object, folder: str | None
+    policy: Policy,
+    own: Mapping[str, Any],
+    sections: object,
+    folder: str | None,
+    reading: Reading,
 ) -> Policy:
     """Add the sections `[function."module:qualname"]`: each is the whole policy of one function.
 
@@ -203,7 +171,9 @@ def _with_functions(
     plain = {key: value for key, value in own.items() if key != "widen"}
     for name, extended in found.items():
         found[name] = msgspec.structs.replace(
-            _apply(extended, plain, folder), widen=policy.widen, extends=policy.extends
+            _apply(extended, plain, folder, reading, name),
+            widen=policy.widen,
+            extends=policy.extends,
         )
     top = msgspec.structs.replace(policy, functions=())
     for name, data in _tables("function", sections).items():
@@ -218,7 +188,7 @@ def _with_functions(
             for word in ("extends", "widen", "function"):
                 if word in data:
                     raise PolicyError(f"{word} stands above all sections", path=word)
-            found[name] = _apply(found.get(name, top), data, folder)
+            found[name] = _apply(found.get(name, top), data, folder, reading, name)
         except PolicyError as error:
             error.path = f"{where}.{error.path}" if error.path else where
             raise
@@ -269,7 +239,10 @@ def _start(start: Policy, name: str, folder: str | None, reading: Reading) -> Po
             error.path = "extends"
             raise
         _, data = load_file(path)  # our own data, checked by tests: no place for a user to mend
-        return _apply(start, data, None)
+        before = reading.enter(f"preset {name}", "")
+        policy = _apply(start, data, None, reading)
+        reading.leave(before)
+        return policy
     path = os.path.normpath(os.path.join(folder or os.getcwd(), os.path.expanduser(name)))
     if path in reading.chain:
         way = " -> ".join(map(os.path.basename, (*reading.chain, path)))

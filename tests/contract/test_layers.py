@@ -29,7 +29,7 @@ HELPERS = {
     ),
     "C": "_arena _boxes _command _engine _exits _fast _gate _mirror _notes _notices _noting "
     "_outcome _output _pools _prepare _said _setup _stream _swallowed _traced",
-    "D": "_calls _describe _futures _load _signature _traps _verbs _wrappers",
+    "D": "_calls _describe _futures _load _signature _traps _verbs _why _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 

@@ -1,0 +1,104 @@
+"""One policy file as text and data, and the way through files that extend each other."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentsbx._policy_toml import find_line
+from agentsbx.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Reading", "load_file", "parse_file"]
+
+_MAX_FILE = 2**20
+
+
+class Reading:
+    """One reading of a file and of those that it extends: the way to them, and what they said.
+
+    `load` reads one file; with `traces` it is remembered in `origins` which place said what, by
+    (section, key, item of a list or "").
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], tuple[str, dict[str, Any]]] | None = None,
+        *,
+        traces: bool = False,
+    ) -> None:
+        self.load = load or load_file
+        self.chain: tuple[str, ...] = ()
+        self.origins: dict[tuple[str, str, str], str] = {}
+        self._traces = traces
+        self._place = ("", "")
+
+    def enter(self, name: str, text: str) -> tuple[str, str]:
+        """What is said from now on is said in this text; returns where we were before."""
+        before, self._place = self._place, (name, text)
+        return before
+
+    def leave(self, before: tuple[str, str]) -> None:
+        """Go back there."""
+        self._place = before
+
+    def said(self, section: str, key: str, items: Sequence[str]) -> None:
+        """Remember the place of a key (`limits.memory`), and of each item that it adds."""
+        if not self._traces:
+            return
+        name, text = self._place
+        dotted = f"function.{section}.{key}" if section else key
+        line = find_line(text, dotted) if text else None
+        place = f"{name}:{line}" if line else name
+        for item in items:
+            self.origins[section, key, item] = place
+
+
+def load_file(path: str) -> tuple[str, dict[str, Any]]:
+    """Return text and data of a policy file, at most 1 MiB; raises `PolicyError`."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise PolicyError(
+            f"cannot read the policy file: {error.strerror}",
+            file=path,
+            hint="a preset has no / or .",
+        ) from None
+    return parse_file(path, raw)
+
+
+def parse_file(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
+    """Return text and data of a policy file that was read."""
+    if len(raw) > _MAX_FILE:
+        raise PolicyError("the policy file is larger than 1 MiB", file=path)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise PolicyError("the policy file is not UTF-8", file=path, line=line) from None
+    if path.endswith(".json"):
+        try:
+            data = msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise PolicyError(f"no valid JSON: {error}", file=path) from None
+        if not isinstance(data, dict):
+            raise PolicyError("a policy is an object: {...}", file=path, line=1)
+        return text, data
+    import tomllib  # only policy files pay for it
+
+    try:
+        return text, tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        message = str(error) or "nested too deeply"
+        place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+        raise PolicyError(
+            f"no valid TOML: {message[: place.start()] if place else message}",
+            file=path,
+            line=int(place[1]) if place else text.count("\n") + 1,
+            column=int(place[2]) if place else None,
+        ) from None
