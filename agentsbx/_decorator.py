@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Iterator,
     )
 
+    from agentsbx._policy_found import Applied
     from agentsbx._runtime import CallSite
     from agentsbx._types import (
         AsyncSandboxed,
@@ -280,12 +281,20 @@ class _Site:
             return made[1]
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
-        load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
+        policy = _applied(fn, self.policy).policy
+        load("_engine").prestart(fn, policy)  # imports its modules while we import ours
         site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, annotation=return_annotation(fn), kind=self.kind, **options
+            fn, policy, annotation=return_annotation(fn), kind=self.kind, **options
         )
         self._made = fn, site
         return site
+
+
+def _applied(fn: Any, policy: Policy) -> Applied:
+    """Look for a policy file above the working directory; once for a function, at its first use."""
+    from agentsbx._policy_found import apply
+
+    return apply(policy, _function_name(fn))
 
 
 def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
@@ -390,7 +399,8 @@ def _explain(wrapper: Any) -> str:
     from agentsbx._describe import describe_function
 
     site: _Site = wrapper.__agentsbx_site__
-    return describe_function(wrapper.__wrapped__, site.policy, site.options)
+    applied = _applied(wrapper.__wrapped__, site.policy)
+    return describe_function(wrapper.__wrapped__, applied.policy, site.options, str(applied))
 
 
 def _shown(keywords: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from agentsbx.errors import PolicyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Reading", "load_file", "parse_file"]
+__all__ = ["Reading", "load_file", "parse_file", "table_of"]
 
 _MAX_FILE = 2**20
 
@@ -30,10 +31,12 @@ class Reading:
         load: Callable[[str], tuple[str, dict[str, Any]]] | None = None,
         *,
         traces: bool = False,
+        is_found: bool = False,
     ) -> None:
         self.load = load or load_file
         self.chain: tuple[str, ...] = ()
         self.origins: dict[tuple[str, str, str], str] = {}
+        self.is_found = is_found  # nobody named it: it may lie in a write grant
         self._traces = traces
         self._place = ("", "")
 
@@ -52,9 +55,9 @@ class Reading:
             return
         name, text = self._place
         dotted = f"function.{section}.{key}" if section else key
-        line = find_line(text, dotted) if text else None
+        line = find_line(text, table_of(name) + dotted) if text else None
         place = f"{name}:{line}" if line else name
-        for item in items:
+        for item in ("", *items):
             self.origins[section, key, item] = place
 
 
@@ -92,7 +95,7 @@ def parse_file(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
     import tomllib  # only policy files pay for it
 
     try:
-        return text, tomllib.loads(text)
+        return text, _own_table(path, tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         message = str(error) or "nested too deeply"
         place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
@@ -102,3 +105,18 @@ def parse_file(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
             line=int(place[1]) if place else text.count("\n") + 1,
             column=int(place[2]) if place else None,
         ) from None
+
+
+def table_of(path: str) -> str:
+    """Return what stands before each key of a policy in this file: "" but in `pyproject.toml`."""
+    return "tool.agentsbx." if os.path.basename(path) == "pyproject.toml" else ""
+
+
+def _own_table(path: str, data: dict[str, Any]) -> dict[str, Any]:
+    if not table_of(path):
+        return data
+    tool = data.get("tool")
+    own = tool.get("agentsbx") if isinstance(tool, dict) else None
+    if not isinstance(own, dict):
+        raise PolicyError("there is no table [tool.agentsbx]", file=path, hint="write it")
+    return own

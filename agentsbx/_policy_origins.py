@@ -13,7 +13,7 @@ from agentsbx._policy_load import Reading
 from agentsbx._policy_toml import item_names
 from agentsbx.policy import Policy
 
-__all__ = ["origins_of"]
+__all__ = ["is_same", "origins_of"]
 
 
 def origins_of(policy: Policy) -> Callable[[str, str, str], str]:
@@ -46,6 +46,14 @@ def origins_of(policy: Policy) -> Callable[[str, str, str], str]:
         return "default"
 
     return origin
+
+
+def is_same(old: Policy, new: Policy, key: str, item: str) -> bool:
+    """Whether a value, or an item of a list, is in both."""
+    before, now = _value(old, key), _value(new, key)
+    if isinstance(before, tuple):
+        return item in item_names(key, before)
+    return before == now
 
 
 def _section(policy: Policy, name: str) -> Policy:

@@ -22,7 +22,7 @@ from agentsbx._policy_keys import (
     short,
     suggestion,
 )
-from agentsbx._policy_load import Reading, load_file
+from agentsbx._policy_load import Reading, load_file, table_of
 from agentsbx._policy_toml import find_line, item_names
 from agentsbx._site_keys import SITE_KEYWORDS
 from agentsbx.errors import PolicyError
@@ -88,7 +88,8 @@ def read_file(path: str, base: str | None = None) -> Policy:
 def read_over(start: Policy, path: str, reading: Reading, base: str | None = None) -> Policy:
     """Return `start` with what the file at `path` (absolute) says on top; its errors have lines."""
     text, data = reading.load(path)
-    files_read.update((path, os.path.realpath(path)))
+    if not reading.is_found:
+        files_read.update((path, os.path.realpath(path)))
     chain, before = reading.chain, reading.enter(path, text if path.endswith(".toml") else "")
     reading.chain = (*chain, path)
     try:
@@ -96,7 +97,8 @@ def read_over(start: Policy, path: str, reading: Reading, base: str | None = Non
     except PolicyError as error:
         if error.file is not None:
             raise
-        line = find_line(text, error.path or "") if path.endswith(".toml") else None
+        where = table_of(path) + (error.path or "")
+        line = find_line(text, where) if path.endswith(".toml") else None
         raise PolicyError(
             str(error),
             file=path,

@@ -14,7 +14,7 @@ from agentsbx.policy import Grant, Policy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["find_line", "item_names", "show_toml", "write_toml"]
+__all__ = ["find_line", "item_names", "quote_toml", "show_toml", "write_toml"]
 
 
 def find_line(text: str, path: str) -> int | None:
@@ -51,16 +51,17 @@ def _plain_key(text: str) -> str:
     return re.sub(r"""["'\s]""", "", text)
 
 
-def _quote(text: str) -> str:
+def quote_toml(text: str) -> str:
+    """Write a text as a TOML string."""
     # A JSON string is a TOML basic string, but for the escape of U+007F, which TOML demands.
     return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
 
 
 def _grant_toml(grant: Grant) -> str:
     if not grant.follow and not grant.code:
-        return _quote(grant.path)
+        return quote_toml(grant.path)
     words = "".join(f", {w} = true" for w in ("follow", "code") if getattr(grant, w))
-    return f"{{ path = {_quote(grant.path)}{words} }}"
+    return f"{{ path = {quote_toml(grant.path)}{words} }}"
 
 
 def item_names(key: str, value: object) -> list[str]:
@@ -97,10 +98,10 @@ def show_toml(
     """
     lines = _table_lines(policy, Policy(), "", origin, everything=everything)
     if policy.widen and "*" not in policy.widen:
-        lines.insert(0, f"widen = [{', '.join(map(_quote, policy.widen))}]")
+        lines.insert(0, f"widen = [{', '.join(map(quote_toml, policy.widen))}]")
     for section in policy.functions:
         more = _table_lines(section.policy, policy, section.name, origin, everything=False)
-        lines += ["", f"[function.{_quote(section.name)}]", *more]
+        lines += ["", f"[function.{quote_toml(section.name)}]", *more]
     return "\n".join(lines).strip("\n") + "\n"
 
 
@@ -134,7 +135,7 @@ def _table_lines(
         for key in LIMITS
         if everything or getattr(policy.limits, key) != getattr(plain.limits, key)
     ]
-    head = f"[function.{_quote(section)}.limits]" if section else "[limits]"
+    head = f"[function.{quote_toml(section)}.limits]" if section else "[limits]"
     return [*lines, *(["", head, *limits] if limits else [])]
 
 
@@ -150,10 +151,10 @@ def _field(key: str) -> str:
 def _items(value: object) -> str | list[str]:
     """Return a value of a field as TOML, a list as the TOML of its items."""
     if isinstance(value, tuple):
-        return [_grant_toml(i) if isinstance(i, Grant) else _quote(i) for i in value]
+        return [_grant_toml(i) if isinstance(i, Grant) else quote_toml(i) for i in value]
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _quote(str(value))
+    return quote_toml(str(value))
 
 
 def _limit(policy: Policy, key: str) -> str:

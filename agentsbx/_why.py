@@ -168,7 +168,7 @@ def _protected(policy: Policy, path: str) -> str:
     for at, name in enumerate(parts):
         if fold(name) == ".git" and at + 1 < len(parts) and fold(parts[at + 1]) in GIT:
             return f".git/{parts[at + 1]}"
-        if at == 0 and is_protected(name):
+        if is_protected(name):
             return name
     return ""
 

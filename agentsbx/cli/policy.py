@@ -12,6 +12,7 @@ from agentsbx.cli import UsageError, complain
 from agentsbx.errors import PolicyError
 
 if TYPE_CHECKING:
+    from agentsbx._policy_found import Applied
     from agentsbx._why_table import Checked
     from agentsbx.policy import Policy
 
@@ -51,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("table", nargs="+", help="TOML file with [[row]] op, target, verdict")
     test.add_argument("--policy", help=_POLICY)
     test.add_argument("--json", action="store_true")
+    trust = commands.add_parser("trust", help="let a found policy file widen, as it is now")
+    trust.add_argument("file", nargs="*", help="agentsbx.toml or pyproject.toml")
+    trust.add_argument("--list", action="store_true", help="show what is trusted")
+    untrust = commands.add_parser("untrust", help="let a found policy file only narrow again")
+    untrust.add_argument("file", nargs="+", help="agentsbx.toml or pyproject.toml")
     commands.add_parser("schema", help="print the JSON Schema of policy files, for editors")
     return parser
 
@@ -85,20 +91,39 @@ def _schema(_options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from agentsbx._policy_origins import origins_of
+    from agentsbx._policy_origins import is_same, origins_of
     from agentsbx._policy_toml import show_toml
 
     what = options.what or "default"
     if ":" in what:
-        policy = _of_function(what, options.policy)
-        head = f"# {what}: {policy.origin or 'code'}"
-        print(f"{head}, section {policy.section}" if policy.section else head)
+        base = _of_function(what, options.policy)
+        head = f"# {what}: {base.origin or 'code'}"
+        print(f"{head}, section {base.section}" if base.section else head)
     elif options.policy is not None:
         raise UsageError("show takes one policy: as the word or with --policy")
     else:
-        policy = _policy(what)
-    print(show_toml(policy, origins_of(policy), everything=options.resolved), end="")
+        base = _policy(what)
+    is_named = options.policy is not None or (options.what is not None and ":" not in what)
+    applied = _found(base, what if ":" in what else "", is_named=is_named)
+    if applied.path:
+        print(f"# {applied}")
+    before = origins_of(base)
+
+    def origin(section: str, key: str, item: str) -> str:
+        said = before(section, key, item)
+        if not applied.path or is_same(base, applied.policy, key, item):
+            return said
+        return f"found {applied.path}"
+
+    print(show_toml(applied.policy, origin, everything=options.resolved), end="")
     return 0
+
+
+def _found(policy: Policy, function: str, *, is_named: bool) -> Applied:
+    """Apply what would be found here, unless a policy was named: then that one is shown."""
+    from agentsbx._policy_found import Applied, apply
+
+    return Applied(policy) if is_named else apply(policy, function)
 
 
 def _why(options: argparse.Namespace) -> int:
@@ -111,6 +136,8 @@ def _why(options: argparse.Namespace) -> int:
         policy = _of_function(options.function, options.policy)
     else:
         policy = _policy(options.policy or "default")
+    is_named = options.policy is not None
+    policy = _found(policy, options.function or "", is_named=is_named).policy
     said = _why.judge(policy, op, target)
     if options.json:
         print(json.dumps(msgspec.to_builtins(said)))
@@ -149,6 +176,54 @@ def _test(options: argparse.Namespace) -> int:
     return code
 
 
+def _trust(options: argparse.Namespace) -> int:
+    from agentsbx import _policy_trust
+    from agentsbx._policy_found import NAMES, digest_of
+
+    if bool(options.file) == options.list:
+        raise UsageError("trust takes files, or --list")
+    for name in options.file:
+        path = _place(name)
+        if os.path.basename(path) not in NAMES:
+            raise UsageError(f"{name}: only {' and '.join(NAMES)} are ever found; name others")
+        digest = digest_of(path)
+        _policy_trust.record(path, digest)
+        print(f"trusted as it is now: {path} (SHA-256 {digest[:16]}...)")
+    if options.list:
+        for path, digest in sorted(_policy_trust.trusted().items()):
+            print(f"{_state(path, digest):<8}  {path}")
+    return 0
+
+
+def _state(path: str, digest: str) -> str:
+    from agentsbx._policy_found import digest_of
+
+    if not os.path.lexists(path):
+        return "gone"
+    try:
+        return "trusted" if digest_of(path) == digest else "changed"
+    except PolicyError:
+        return "changed"
+
+
+def _untrust(options: argparse.Namespace) -> int:
+    from agentsbx import _policy_trust
+
+    code = 0
+    for name in options.file:
+        path = _place(name)
+        if not _policy_trust.forget(path):
+            complain(f"{path} was not trusted")
+            code = 1
+    return code
+
+
+def _place(name: str) -> str:
+    """Return the path under which a file is found: folders without links."""
+    folder, file = os.path.split(os.path.abspath(name))
+    return os.path.join(os.path.realpath(folder), file)
+
+
 def _row(row: Checked) -> str:
     head = f"{'FAILED' if row.problem else 'ok':<6}  {row.expected:<5}  {row.op} {row.target}"
     return head.rstrip() + (f"\n        {row.problem}" if row.problem else "")
@@ -183,5 +258,7 @@ _COMMANDS = {
     "schema": _schema,
     "show": _show,
     "test": _test,
+    "trust": _trust,
+    "untrust": _untrust,
     "why": _why,
 }

@@ -88,3 +88,39 @@ def test_test_runs_a_table(place: Path) -> None:
     rows = json.loads(done.stdout)
     assert [row["sandbox"] for row in rows] == ["deny", "deny", "allow"]
     assert "smallest change" in rows[0]["problem"]
+
+
+def test_trust_lets_a_found_file_widen_until_it_changes(place: Path) -> None:
+    found = place / "agentsbx.toml"
+    found.write_text("read = ['data']\nwrite = []\n[limits]\nmemory = '2GB'\n")
+    env = {"HOME": str(place), "XDG_CONFIG_HOME": str(place / "config")}
+    shown = cli("policy", "show", "tools:other", cwd=place, env=env)
+    assert 'memory = "1GB"' in shown.stdout
+    assert "Ignored, as it is not trusted: read " in shown.stdout
+    assert "only narrows: limits.memory, read ignored" in shown.stderr
+    done = cli("policy", "trust", "agentsbx.toml", cwd=place, env=env)
+    assert done.returncode == 0, done.stderr
+    shown = cli("policy", "show", "tools:other", cwd=place, env=env)
+    assert f'memory = "2GB"                    # found {found}' in shown.stdout
+    assert shown.stderr == ""
+    listed = cli("policy", "trust", "--list", cwd=place, env=env).stdout
+    assert listed == f"trusted   {found}\n"
+    found.write_text("[limits]\nmemory = '3GB'\n")
+    assert cli("policy", "trust", "--list", cwd=place, env=env).stdout == f"changed   {found}\n"
+    shown = cli("policy", "show", "tools:other", cwd=place, env=env)
+    assert "it changed since it was trusted" in shown.stderr
+    assert 'memory = "1GB"' in shown.stdout
+    assert cli("policy", "untrust", "agentsbx.toml", cwd=place, env=env).returncode == 0
+    assert cli("policy", "untrust", "agentsbx.toml", cwd=place, env=env).returncode == 1
+    assert cli("policy", "trust", "p.toml", cwd=place, env=env).returncode == 125
+
+
+def test_a_command_is_narrowed_by_a_found_file(place: Path) -> None:
+    assert cli("run", "--", "true", cwd=place).returncode == 0
+    (place / "agentsbx.toml").write_text("write = []\n[limits]\nopen_files = 77\n")
+    done = cli("run", "--write", "data", "--", "sh", "-c", "ulimit -n; touch data/x", cwd=place)
+    assert (done.stdout, done.returncode) == ("77\n", 1), done.stderr
+    assert not (place / "data/x").exists()
+    assert cli("policy", "why", "write data", cwd=place).returncode == 1
+    named = cli("run", "--policy", "./agentsbx.toml", "--", "sh", "-c", "ulimit -n", cwd=place)
+    assert named.stdout == "77\n"

@@ -35,6 +35,7 @@ POLICY = Policy.from_keywords(
          "write=['/srv/data']"),
         ("write /srv/data/tmp/x", "allow", "write=['/srv/data/tmp']", ""),
         ("write /srv/out/.git/hooks/x", "deny", "'.git/hooks' is a protected name", ""),
+        ("write /srv/out/deep/agentsbx.toml", "deny", "'agentsbx.toml' is a protected name", ""),
         ("write /srv/out/a.pth", "deny", "'a.pth' is a protected name", ""),
         ("write /usr/lib/x", "deny", "system folders", ""),
         ("open /etc/passwd", "allow", "its own /etc/passwd, not the host's", ""),
