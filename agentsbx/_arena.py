@@ -29,9 +29,13 @@ class Arena:
         self.dirty = 0
         self.busy: Callable[[], bool] | None = None
         self.fd = new_memfd("arena")
-        os.ftruncate(self.fd, size)
-        self.map = mmap.mmap(self.fd, size)
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, HOST_SEALS)
+        try:
+            os.ftruncate(self.fd, size)
+            self.map = mmap.mmap(self.fd, size)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, HOST_SEALS)
+        except BaseException:  # no descriptor or memory left
+            os.close(self.fd)
+            raise
 
     def fill(self, body: bytes, buffers: Sequence[memoryview]) -> None:
         """Put one call's data in; whatever an earlier call left behind it is zeroed."""

@@ -16,11 +16,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Cancellable", "each", "in_thread", "submit"]
+__all__ = ["Cancellable", "calling_loop", "each", "in_thread", "submit"]
 
 IDLE_S = 10.0
 
 T = TypeVar("T")
+# The loop that waits for what this thread does (`in_thread`), for async host functions.
+calling_loop: contextvars.ContextVar[asyncio.AbstractEventLoop | None] = contextvars.ContextVar(
+    "agentsbx_calling_loop", default=None
+)
 
 
 class Cancellable(Protocol):
@@ -87,6 +91,7 @@ async def in_thread(call: Callable[[], T], cancel: Cancellable) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
+    context.run(calling_loop.set, loop)
 
     def settle(value: Any, error: BaseException | None) -> None:
         if future.done():

@@ -5,6 +5,7 @@ Host process only, thread-safe. Nothing here speaks to the supervisor; `_supervi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from agentsbx import _core
@@ -138,17 +139,18 @@ class Pool:
 class Box:
     """One waiting sandbox, taken from a pool: its channel and output pipes."""
 
-    __slots__ = ("channel", "err", "gate", "job_id", "out", "pool", "version")
+    __slots__ = ("channel", "err", "fds", "gate", "job_id", "out", "pool", "version")
 
     def __init__(
         self,
         job_id: int,
         version: int,
-        fds: tuple[int, ...],
+        fds: _core.Descriptors,
         pool: Pool,
         gate: Gate | None = None,
     ) -> None:
-        self.channel, self.out, self.err = fds
+        self.fds = fds  # closes them, whatever becomes of this object
+        self.channel, self.out, self.err = fds.numbers()
         self.pool = pool
         self.job_id = job_id
         self.version = version
@@ -156,14 +158,19 @@ class Box:
 
     def close(self) -> None:
         """Close what is still open, give its place back."""
-        fds = self.channel, self.out, self.err
+        self.fds.close()
         self.channel = self.out = self.err = -1
-        _core.close_all(*fds)
         gate, self.gate = self.gate, None
         if gate is not None:
             gate.release()
 
+    def close_stream(self, which: str) -> None:
+        """Close `out` or `err`, which has ended."""
+        self.fds.close(getattr(self, which))
+        setattr(self, which, -1)
+
     def __del__(self) -> None:
         """Taken and never used (Ctrl-C in between): closing ends the job."""
-        if self.channel >= 0:
-            self.close()
+        with contextlib.suppress(AttributeError):  # not even made to its end
+            if self.gate is not None or self.channel >= 0:
+                self.close()

@@ -35,7 +35,7 @@ from agentsbx.errors import SerializationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Encoder", "encode"]
+__all__ = ["Encoder", "encode", "is_plain_data"]
 
 _PACKER = msgspec.msgpack.Encoder()
 _BUSY = Ref(-(1 << 62))  # in the memo: an immutable value whose parts are being encoded
@@ -44,7 +44,7 @@ _PLAIN_TYPES = SCALARS | {list, dict}
 _ENCODERS = dict(_codec_builtins.ENCODERS)  # with those that were found since
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain_data(value: Any) -> bool:
     """Whether msgpack alone keeps `value`: exact builtin types, str keys, nothing shared."""
     if type(value) not in _PLAIN_TYPES:
         return False
@@ -74,7 +74,7 @@ def encode(value: Any, *, limits: CodecLimits = DEFAULT) -> tuple[bytes, list[me
     must be sent before the value changes. Raises `SerializationError`, which names the part of the
     value that cannot leave the sandbox and what to return instead.
     """
-    if _is_plain(value):
+    if is_plain_data(value):
         try:
             packed = _PACKER.encode(value)
         except (OverflowError, UnicodeEncodeError, RecursionError):

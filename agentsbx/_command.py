@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentsbx import _core, _engine, _exits, _header, _transfer
@@ -90,6 +90,7 @@ def run_command(
     n_waiting: int = 1,
     explain: bool = False,
     keep: Sequence[str] = (),
+    on_output: Callable[[str, str], object] | None = None,
 ) -> Result:
     """Run a command in a fresh sandbox.
 
@@ -98,12 +99,22 @@ def run_command(
     exist. `explain`: trace it, which is slower, and tell each call that was denied;
     `strict_violations` does so too, and a denial that is no benign probe is then an error.
     `keep`: patterns of the files in private places that come back.
+    `on_output`: told of what is captured, while the command runs (`_live`).
     """
     rt = _engine.current()
     explain = explain or policy.strict_violations
+    pair = Output(policy.limits.output, None), Output(policy.limits.output, None)
+    if on_output is not None:
+        from agentsbx._live import told
+
+        pair = told(pair, on_output)
     try:
         fds = stdin, stdout, stderr
-        return _run_command(rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain, keep)
+        return _run_command(
+            rt, argv, policy, env, cwd, fds, cancel, n_waiting, explain, keep, Reply(*pair)
+        )
+    except OSError as e:
+        _engine.reraise(e)
     except SupervisorGone as e:
         _engine.restart(rt)
         raise SandboxUnavailable("the supervisor ended", missing=["supervisor"]) from e
@@ -120,9 +131,9 @@ def _run_command(
     n_waiting: int,
     explain: bool,
     keep: Sequence[str],
+    reply: Reply,
 ) -> Result:
     where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
-    reply = Reply(Output(policy.limits.output, None), Output(policy.limits.output, None))
     if explain:
         reply.denials = []
     patterns = _header.pack_patterns(keep)

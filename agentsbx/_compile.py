@@ -9,6 +9,7 @@ host cannot enforce raises `SandboxUnavailable` here, before any user code, unle
 from __future__ import annotations
 
 import math
+import os
 import resource
 
 import msgspec
@@ -213,6 +214,8 @@ def compile_job(
     b.add(Op.SYSCTL, path="/proc/sys/user/max_inotify_instances", text="16", flags=Flag.OPTIONAL)
     b.add(Op.SYSCTL, path="/proc/sys/user/max_inotify_watches", text="4096", flags=Flag.OPTIONAL)
     limits = _limits(b, policy, caps)
+    if policy.cpu_set:
+        _pin(b, policy, limits.enforced)
     b.add(Op.CAPS)
     enforced = dict(limits.enforced)
     _landlock(b, policy, caps, ordered, base, cwd, enforced)
@@ -224,6 +227,7 @@ def compile_job(
         memfd_noexec_seal=not caps.is_root and caps.has_noexec_seal,
         ids=ids,
         traces=traces,
+        is_pinned=bool(policy.cpu_set),
     )
     b.add(Op.SECCOMP, flags=Flag.LISTENER)
     enforced["system calls"] = f"seccomp allow-list (profile {policy.profile})"
@@ -387,6 +391,20 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
         processes=lim.processes if lim.processes >= 0 else U64, want_cgroup=want,
         poll_memory=lim.memory >= 0 and not memory_cg, enforced=enforced,
     )  # fmt: skip
+
+
+def _pin(b: PlanBuilder, policy: Policy, enforced: dict[str, str]) -> None:
+    """Run on some CPUs only; the filter denies to choose others."""
+    usable = os.sched_getaffinity(0)
+    wrong = [cpu for cpu in policy.cpu_set if cpu not in usable]
+    if wrong:
+        raise SandboxUnavailable(
+            f"cpu_set= names CPU {wrong[0]}, which this process may not use",
+            missing=["cpu"],
+            hint=f"usable here: {','.join(map(str, sorted(usable)))}",
+        )
+    b.add(Op.CPUS, text=",".join(map(str, policy.cpu_set)))
+    enforced["cpu_set"] = "sched_setaffinity, which the job itself is denied"
 
 
 def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) -> None:

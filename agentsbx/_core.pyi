@@ -1,5 +1,5 @@
 # Types of the extension built from csrc/py, whose docstrings tell what each function does:
-# functions over ints, bytes and tuples. Failed system calls raise OSError.
+# functions over ints, bytes, tuples and owned descriptors. Failed system calls raise OSError.
 
 from typing import TypeAlias
 
@@ -8,13 +8,19 @@ _Frame: TypeAlias = tuple[int, int, bytes, int, int, int]
 
 # -- messages (csrc/base/wire.h) ---------------------------------------------------------------
 
+class Descriptors:  # received, and closed with the last reference
+    def __len__(self) -> int: ...
+    def numbers(self) -> tuple[int, ...]: ...
+    def close(self, number: int = ..., /) -> bool: ...
+    def take(self) -> tuple[int, ...]: ...
+
 def socketpair() -> tuple[int, int]: ...
 def send(
     sock: int, message: bytes | memoryview, fds: tuple[int, ...] = ..., flags: int = ..., /
 ) -> None: ...
 def recv(
     sock: int, max_bytes: int, max_fds: int = ..., timeout_ms: int = ..., /
-) -> tuple[bytes, tuple[int, ...]] | None: ...
+) -> tuple[bytes, Descriptors] | None: ...
 def close_all(*fds: int) -> None: ...
 
 # -- frames (csrc/base/call.h) -----------------------------------------------------------------
@@ -28,7 +34,9 @@ def send_frame(
     n_memfd: int = ...,
     /,
 ) -> None: ...
-def wait_frame(channel: int, out: int, err: int, timeout_ms: int, /) -> _Frame: ...
+def wait_frame(
+    channel: int, out: int, err: int, timeout_ms: int, owner: Descriptors | None = ..., /
+) -> _Frame: ...
 def drain(fd: int, /) -> bytes: ...
 def exchange(
     channel: int,
@@ -37,6 +45,7 @@ def exchange(
     kind: int,
     body: bytes | memoryview,
     timeout_ms: int,
+    owner: Descriptors | None = ...,
     /,
 ) -> tuple[int, int, bytes, int, int, int, bytes, bytes]: ...
 

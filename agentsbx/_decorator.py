@@ -226,6 +226,8 @@ def _make(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
     wrapper.__annotations__ = annotations
     if signature is not None:
         wrapper.__signature__ = signature
+    if "host_args" in options:
+        _check_host_args(wrapper, options)
     _equip(wrapper, fn, _Site(policy, options, kind))
     _describe_verbs(wrapper, signature)
     return wrapper
@@ -263,6 +265,32 @@ def _dress(wrapper: Any, fn: Any) -> None:
     wrapper.__qualname__ = getattr(named, "__qualname__", name)
 
 
+def _offers(fn: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with what the site offers its jobs made of `host=` and its like."""
+    rest = {name: value for name, value in options.items() if not name.startswith("host")}
+    if "host" in options or "host_args" in options:
+        from agentsbx._bridge_offers import offers_of
+
+        rest["offers"] = offers_of(fn, options, evaluated_signature)
+    return rest
+
+
+def _check_host_args(wrapper: Any, options: dict[str, Any]) -> None:
+    """Raise `PolicyError` for a name that is no parameter."""
+    signature = getattr(wrapper, "__signature__", None)
+    if signature is None:
+        return
+    for name in options["host_args"]:
+        if name not in signature.parameters:
+            from agentsbx.errors import PolicyError
+
+            raise PolicyError(
+                f"host_args names {name!r}, which is no parameter of {wrapper.__qualname__}()",
+                path="host_args",
+                hint=f"its parameters are {', '.join(signature.parameters) or 'none'}",
+            )
+
+
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
@@ -281,6 +309,7 @@ class _Site:
             return made[1]
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
+        options = _offers(fn, options)
         policy = _applied(fn, self.policy).policy
         load("_engine").prestart(fn, policy)  # imports its modules while we import ours
         site: CallSite = load("_runtime").CallSite(
@@ -333,11 +362,11 @@ def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
         bind_verb(wrapper, "submit", args, kwargs)
         return submit(wrapper, args, kwargs)
 
-    def map_(*iterables: Any, timeout: float | None = None) -> Any:
+    def map_(*iterables: Any, timeout: float | None = None, progress: bool | str = False) -> Any:
         from agentsbx._futures import amap, map_calls
 
         each = amap if site.kind.is_async else map_calls
-        return each(wrapper, iterables, timeout)
+        return each(wrapper, iterables, timeout, progress)
 
     def options(**keywords: Any) -> Any:
         """Return the same function under another policy; `keywords` are those of `sandbox`."""

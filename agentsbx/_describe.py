@@ -48,7 +48,8 @@ def describe_function(fn: Any, policy: Policy, options: dict[str, Any], found: s
                 *([found] if found else []),
                 "",
                 *_kept(options.get("keep", ())),
-                *_captures(fn, options.get("captures")),
+                *_host(options),
+                *_captures(fn, options),
             ]
         )
     )
@@ -60,22 +61,36 @@ def _kept(patterns: Sequence[str]) -> list[str]:
     return [f"run() brings back what lies in private places as {', '.join(patterns)}.", ""]
 
 
-def _captures(fn: Any, exact: Any) -> list[str]:
+def _host(options: dict[str, Any]) -> list[str]:
+    lines = []
+    if options.get("host"):
+        lines.append(f"It may call on the host: {', '.join(options['host'])}.")
+    for name, some in options.get("host_args", {}).items():
+        shown = f"of it the job may use {', '.join(some)}" if some else "the job may use none of it"
+        lines.append(f"The argument {name} stays on the host; {shown}.")
+    return [*lines, ""] if lines else []
+
+
+def _captures(fn: Any, options: dict[str, Any]) -> list[str]:
     from agentsbx import _nested, _ship
+    from agentsbx._bridge_offers import offers_of
+    from agentsbx._signature import evaluated_signature
 
     try:
         snapshot = _ship.take_snapshot(
             fn,
-            captures=exact,
+            captures=options.get("captures"),
             wrapper_reducer=_nested.reduce,
+            offers=offers_of(fn, options, evaluated_signature),
             warn_bytes=_NO_END,
             max_bytes=_NO_END,
         )
     except SerializationError as error:
         return [f"A call will fail: {error}"]
-    if not snapshot.captures:
+    captures = [c for c in snapshot.captures if c.name not in options.get("host", {})]
+    if not captures:
         return ["Nothing crosses with it but its code and the arguments."]
-    rows = [(c.kind, c.name, c.type, format_bytes(c.size)) for c in snapshot.captures]
+    rows = [(c.kind, c.name, c.type, format_bytes(c.size)) for c in captures]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "With its code and the arguments cross:",

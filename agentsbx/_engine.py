@@ -22,6 +22,7 @@ from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._job import Cancel, Exchange, Reply
 from agentsbx._pools import Pools
+from agentsbx._shortage import reraise
 from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.policy import Policy
@@ -29,8 +30,21 @@ from agentsbx.policy import Policy
 if TYPE_CHECKING:
     from agentsbx._protect import Watch
 
-__all__ = ["Conversation", "Runtime", "converse", "current", "environ", "job_env", "next_call_id",
-           "orphans", "probe", "restart", "shutdown", "take"]  # fmt: skip
+__all__ = [
+    "Conversation",
+    "Runtime",
+    "converse",
+    "current",
+    "environ",
+    "job_env",
+    "next_call_id",
+    "orphans",
+    "probe",
+    "reraise",
+    "restart",
+    "shutdown",
+    "take",
+]  # fmt: skip
 
 READY_TIMEOUT_MS = 20_000
 LAST_BREATH_MS = 100
@@ -85,6 +99,7 @@ def _after_fork_in_child() -> None:
     global _lock, _current
     _lock = threading.RLock()
     _gate.after_fork()
+    _host.after_fork()
     old, _current = _current, None
     if old is not None:
         old.abandon()
@@ -176,7 +191,10 @@ def take(rt: Runtime, pool: Pool, version: int = 0) -> Box:
     Waits for a place among those that may run at once. `PoolGone`: look the pool up again.
     """
     gate = _gate.gate()
-    gate.acquire()
+    if _gate.depth.get():
+        gate.force()
+    else:
+        gate.acquire()
     try:
         for _ in range(8):
             box = rt.sup.take(pool, READY_TIMEOUT_MS)
@@ -204,7 +222,8 @@ class Conversation:
             cancel.arm(self._kill)
 
     def _kill(self) -> None:
-        self.rt.sup.kill(self.job_id, Cause.CANCELLED)
+        with contextlib.suppress(SupervisorGone):  # so is the job
+            self.rt.sup.kill(self.job_id, Cause.CANCELLED)
 
     def send(self, body: bytes, views: list[memoryview]) -> None:
         """Send the call and serve it until its next answer.
@@ -230,31 +249,35 @@ class Conversation:
         reply.err.end()
         if self.cancel is not None:
             self.cancel.arm(None)
-        with contextlib.suppress(SupervisorGone):
-            # It ends by itself, and how is worth knowing; what is left after that is killed.
-            is_asked = detail or not (_is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR))
-            is_asked = is_asked and reply.raised is None
-            if is_asked and rt.sup.wait_for(job_id, LAST_BREATH_MS) is not None:
-                job_id = 0
-            if job_id:
-                rt.sup.kill(job_id, Cause.CANCELLED)
-        if self._arena is not None:
-            rt.arenas.put(self._arena, lambda: _is_alive(rt, self.job_id))
-        self.box.close()
-        rt.pools.leave(self.box.pool)
+        try:
+            with contextlib.suppress(SupervisorGone):
+                # It ends by itself, and how is worth knowing; what is left after that is killed.
+                is_asked = detail or not (
+                    _is_fine(reply) or reply.kind in (Frame.RESULT, Frame.ERROR)
+                )
+                is_asked = is_asked and reply.raised is None
+                if not (is_asked and self._has_ended()):
+                    rt.sup.kill(job_id, Cause.CANCELLED)
+        finally:
+            if self._arena is not None:
+                rt.arenas.put(self._arena, lambda: _is_alive(rt, self.job_id))
+            self.box.close()
+            rt.pools.leave(self.box.pool)
+
+    def _has_ended(self) -> bool:
+        try:
+            return self.rt.sup.wait_for(self.job_id, LAST_BREATH_MS) is not None
+        except OSError:  # no descriptor left to ask
+            return False
 
     def abort(self, watch: Watch | None) -> None:
         """End it in the middle; what it planted in a write grant is moved aside all the same."""
-        self._kill_quietly()
+        self._kill()
         self.end(detail=False)
         if watch is not None:
-            with contextlib.suppress(SupervisorGone):
+            with contextlib.suppress(SupervisorGone, OSError):
                 self.rt.sup.wait_for(self.job_id, DEATH_MS)
             watch.planted()
-
-    def _kill_quietly(self) -> None:
-        with contextlib.suppress(SupervisorGone):
-            self._kill()
 
     def record(self, detail: bool) -> ExitRecord | None:
         """How it ended; None where the answer says all and `detail` is not asked for."""
@@ -278,6 +301,8 @@ def converse(
     detail = detail or watch is not None
     try:
         talk.send(body, views)
+        exchange.reply.out.finish()
+        exchange.reply.err.finish()
     except SupervisorGone:  # user code may have run: never again by itself
         talk.end(detail)
         return ExitRecord.lost(box.job_id)
@@ -302,3 +327,5 @@ def _is_alive(rt: Runtime, job_id: int) -> bool:
         return rt.sup.wait_for(job_id, 2000) is None
     except SupervisorGone:
         return False
+    except OSError:  # no descriptor left to ask: not used again
+        return True

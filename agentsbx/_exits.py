@@ -38,7 +38,7 @@ def exit_of(record: ExitRecord, reply: Reply) -> Exit:
         return Exit(cause=cause)  # type: ignore[arg-type]
     if os.WIFSIGNALED(record.wait_status):
         return Exit(signal=os.WTERMSIG(record.wait_status), cause="signaled")
-    return Exit(code=os.waitstatus_to_exitcode(record.wait_status), cause="exited")
+    return Exit(code=os.WEXITSTATUS(record.wait_status), cause="exited")
 
 
 def command_exit_code(status: int) -> tuple[int, Exit]:
@@ -46,7 +46,7 @@ def command_exit_code(status: int) -> tuple[int, Exit]:
     if os.WIFSIGNALED(status):
         sig = os.WTERMSIG(status)
         return 128 + sig, Exit(signal=sig, cause="signaled")
-    code = os.waitstatus_to_exitcode(status)
+    code = os.WEXITSTATUS(status)  # of any number: a zygote that was taken over wrote it
     return code, Exit(code=code, cause="exited")
 
 

@@ -19,6 +19,7 @@ from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import SHORT_MS
 from agentsbx._output import forward
 from agentsbx._pools import is_same
+from agentsbx._shortage import reraise
 from agentsbx._wire import FRAME_INLINE, KILL, PUB, Cause, Event, Frame, Msg
 from agentsbx.errors import ResultError
 
@@ -108,6 +109,8 @@ class Quick:
         try:
             done = self._send(made, args, kwargs)
             return done
+        except OSError as e:
+            reraise(e)
         finally:
             if type(done) is not Begun:
                 gate.release()
@@ -124,19 +127,18 @@ class Quick:
         if got is None or len(got[1]) != 3:
             return None  # an error record is told again by the queue's next answer
         _, _, pool_id, job_id, version, _, _ = PUB.unpack(got[0])
-        channel, out, err = got[1]
+        fds = got[1]  # an object: closed with this frame, whatever ends it
+        channel, out, err = fds.numbers()
         if pool_id != self.pool.id or version != self.version:
-            _core.close_all(channel, out, err)  # an older snapshot: the closed channel ends it
-            return None
+            return None  # an older snapshot: the closed channel ends it
         start_ns = time.monotonic_ns()
         body = _header.pack_call(None, made[0], [], *self.tail)
         try:
-            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS)
+            event = _core.exchange(channel, out, err, Frame.CALL, body, SHORT_MS, fds)
         except BaseException:
-            self._end(job_id, channel, out, err)
+            self._end(job_id, fds)
             raise
         if event[0] == Event.NOT_SENT:
-            _core.close_all(channel, out, err)
             return None
         raw = event[2]
         if (
@@ -148,12 +150,12 @@ class Quick:
             if value is NOT_PLAIN:
                 value = self._decode(raw[len(_PLAIN) :], args, kwargs)
             if value is not NOT_PLAIN:
-                self._end(job_id, channel, out, err)
+                self._end(job_id, fds)
                 if event[6] or event[7]:
                     forward(self.site.output, event[6], event[7])
                 return (value,)
         stream = self.snapshot.begun_call(made[1])
-        box = Box(job_id, version, got[1], self.pool, self.gate)
+        box = Box(job_id, version, fds, self.pool, self.gate)
         return Begun(box, stream, event, start_ns, self.tail[-1])
 
     def _decode(self, body: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -165,7 +167,7 @@ class Quick:
         except ResultError:
             return NOT_PLAIN
 
-    def _end(self, job_id: int, channel: int, out: int, err: int) -> None:
+    def _end(self, job_id: int, fds: _core.Descriptors) -> None:
         """Kill the job, close its descriptors."""
         control = self.control
         message = KILL.pack(Msg.KILL, 0, job_id, Cause.CANCELLED, _core.cpu_current())
@@ -173,4 +175,4 @@ class Quick:
             if not control.is_closed:
                 with contextlib.suppress(OSError):  # gone: so is the job
                     _core.send(control.number, message)
-        _core.close_all(channel, out, err)
+        fds.close()

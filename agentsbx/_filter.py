@@ -57,6 +57,7 @@ def build_filter(
     memfd_noexec_seal: bool = False,
     ids: tuple[int, int] | None = None,
     traces: bool = False,
+    is_pinned: bool = False,
 ) -> bytes:
     """Compile the seccomp filter of a profile to raw BPF, an array of 8-byte ``sock_filter``.
 
@@ -72,6 +73,7 @@ def build_filter(
         ids: The job's user and group id as it sees them: setting these very ids is allowed.
         traces: Pid 1 may trace its command (``csrc/reaper/trace.h``), which is itself denied that
             again by a second filter.
+        is_pinned: Choosing CPUs is denied (`cpu_set=`), whatever profile and `extra` say.
 
     Raises:
         PolicyError: Unknown profile or system call, or one that no policy can allow.
@@ -80,7 +82,7 @@ def build_filter(
 
     """
     arch = arch or native_arch()
-    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces)
+    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces, is_pinned)
 
 
 @lru_cache(maxsize=64)
@@ -92,8 +94,12 @@ def _build(
     seal: bool,
     ids: tuple[int, int] | None,
     traces: bool,
+    is_pinned: bool,
 ) -> bytes:
-    rules = rule_bytes(profile, extra, notify=notify, arch=arch, seal=seal, ids=ids, traces=traces)
+    rules = rule_bytes(
+        profile, extra, notify=notify, arch=arch, seal=seal, ids=ids, traces=traces,
+        is_pinned=is_pinned,
+    )  # fmt: skip
     return _compile(rules, DEFAULT_ACTION)
 
 
@@ -130,6 +136,7 @@ def rule_bytes(
     seal: bool = False,
     ids: tuple[int, int] | None = None,
     traces: bool = False,
+    is_pinned: bool = False,
 ) -> bytes:
     """Return the rule array for the C core: one architecture rule, then rules sorted by number."""
     tables = _tables.load()
@@ -147,7 +154,9 @@ def rule_bytes(
             nr = tables.numbers[arch].get(name)
             if nr is None:
                 continue
-            if group_name in allowed_groups or name in added:
+            if is_pinned and name == "sched_setaffinity":
+                rows.append((nr, _PLAIN.pack(nr, RET_ERRNO | errno.EPERM, 0, 0)))
+            elif group_name in allowed_groups or name in added:
                 rule = tables.args.get(name)
                 if rule is None:
                     rows.append((nr, _PLAIN.pack(nr, RET_ALLOW, 0, 0)))

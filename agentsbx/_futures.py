@@ -21,6 +21,7 @@ from agentsbx._load import load
 
 if TYPE_CHECKING:
     from agentsbx._job import Cancel
+    from agentsbx._progress import Progress
 
 __all__ = ["CallFuture", "Dispatcher", "amap", "map_calls", "submit"]
 
@@ -166,9 +167,14 @@ class _Ahead:
     """Futures in the order of their arguments, a bounded number ahead of who takes them."""
 
     def __init__(
-        self, wrapper: Any, iterables: tuple[Iterable[Any], ...], timeout: float | None
+        self,
+        wrapper: Any,
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        progress: bool | str = False,
     ) -> None:
         _refuse_streams(wrapper, "map")
+        self._progress = _shown(wrapper, iterables, progress)
         self._wrapper = wrapper
         self._args = zip(*iterables, strict=False)
         self._futures: deque[concurrent.futures.Future[Any]] = deque()
@@ -182,11 +188,15 @@ class _Ahead:
                 args = next(self._args)
             except StopIteration:
                 return
-            self._futures.append(submit(self._wrapper, args, {}))
+            future = submit(self._wrapper, args, {})
+            self._futures.append(future)
+            if self._progress is not None:
+                self._progress.watch(future)
 
     def take(self) -> concurrent.futures.Future[Any] | None:
         """The next future; None at the end."""
         if not self._futures:
+            self.close()
             return None
         future = self._futures.popleft()
         self._fill()
@@ -201,6 +211,21 @@ class _Ahead:
         self._args = iter(())  # type: ignore[assignment]
         while self._futures:
             self._futures.pop().cancel()
+        if self._progress is not None:
+            self._progress.close()
+
+
+def _shown(
+    wrapper: Any, iterables: tuple[Iterable[Any], ...], progress: bool | str
+) -> Progress | None:
+    if not isinstance(progress, (bool, str)):
+        raise TypeError(f"progress={progress!r} is neither True, False nor a label")
+    if progress is False or _calls.inside(wrapper) is not None:
+        return None
+    from agentsbx._progress import Progress, total_of
+
+    label = wrapper.__name__ if progress is True else progress
+    return Progress(label, total_of(iterables))
 
 
 class _Values(Iterator[Any]):
@@ -256,14 +281,20 @@ class _AsyncValues(AsyncIterator[Any]):
 
 
 def map_calls(
-    wrapper: Any, iterables: tuple[Iterable[Any], ...], timeout: float | None
+    wrapper: Any,
+    iterables: tuple[Iterable[Any], ...],
+    timeout: float | None,
+    progress: bool | str = False,
 ) -> Iterator[Any]:
     """`fn.map(...)` of a function."""
-    return _Values(_Ahead(wrapper, iterables, timeout))
+    return _Values(_Ahead(wrapper, iterables, timeout, progress))
 
 
 def amap(
-    wrapper: Any, iterables: tuple[Iterable[Any], ...], timeout: float | None
+    wrapper: Any,
+    iterables: tuple[Iterable[Any], ...],
+    timeout: float | None,
+    progress: bool | str = False,
 ) -> AsyncIterator[Any]:
     """`fn.map(...)` of an `async def` function."""
-    return _AsyncValues(_Ahead(wrapper, iterables, timeout))
+    return _AsyncValues(_Ahead(wrapper, iterables, timeout, progress))

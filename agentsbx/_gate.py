@@ -6,6 +6,7 @@ usual call takes one in a single step; only who finds none waits.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections import deque
@@ -86,6 +87,15 @@ class Gate:
                 "more with agentsbx.configure(max_concurrency=..., queue_timeout=...)",
             )
 
+    def force(self) -> None:
+        """Take a place beyond the number, for a call that another running call waits for.
+
+        Were it to wait, calls that hold all places could wait for each other for ever.
+        """
+        if not self._pop():
+            with self._changed:
+                self._debt += 1
+
     def release(self) -> None:
         """Give a place back."""
         if self._debt:
@@ -126,6 +136,8 @@ def _number(name: str, otherwise: float) -> float:
     return value
 
 
+# How many host functions (`_bridge`) this thread or task stands in.
+depth: contextvars.ContextVar[int] = contextvars.ContextVar("agentsbx_depth", default=0)
 _gate: Gate | None = None
 _lock = threading.Lock()
 

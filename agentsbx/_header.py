@@ -54,6 +54,11 @@ def pack_resume(word: int, blob: bytes, lengths: list[int]) -> bytes:
     return _pickle.dumps((word, blob, lengths), 5)
 
 
+def pack_answer(blob: bytes, lengths: list[int], plain: Any) -> bytes:
+    """Body of a HOST_ANSWER frame: an answer of plain data, or its pickle (`_bridge_job.HEAD`)."""
+    return _pickle.dumps((blob, lengths, plain), 5)
+
+
 def unpack(body: bytes | memoryview) -> Any:
     """Job: the tuple of any of these. The host never calls it (law 6)."""
     return _pickle.loads(body)

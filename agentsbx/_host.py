@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,17 @@ def is_covered(path: str) -> bool:
 def python_layout() -> Layout:
     """The running interpreter's layout, for `sys.path` as it stands now."""
     names = tuple(p for p in sys.path if isinstance(p, str))  # what else is there, Python skips
-    return _layout(sys.executable, names, sys.prefix)
+    with _one_at_a_time:  # layouts are compared by identity: two would mean two zygotes
+        return _layout(sys.executable, names, sys.prefix)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def after_fork() -> None:
+    """In a forked child: the thread that held the lock is not here."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
 
 
 @functools.lru_cache(maxsize=8)

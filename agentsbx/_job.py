@@ -26,7 +26,7 @@ LATE_S = 2.0  # how long after a deadline the host still waits for the superviso
 
 
 _REAPER = (Frame.FAILED, Frame.SIGNAL, Frame.EXITED)
-_ANSWERS = (Frame.RESULT, Frame.ERROR, Frame.EXITED)
+_ANSWERS = (Frame.RESULT, Frame.ERROR, Frame.EXITED, Frame.HOST_CALL)  # or what bounds itself
 
 
 class Stream(Protocol):
@@ -47,6 +47,7 @@ class Cancel:
     def __init__(self) -> None:
         self.cancelled = False
         self._kill: Callable[[], None] | None = None
+        self._also: Callable[[], object] | None = None
 
     def cancel(self) -> None:
         """Kill it now, or as soon as it starts. Idempotent."""
@@ -54,6 +55,15 @@ class Cancel:
         kill = self._kill
         if kill is not None:
             kill()
+        also = self._also
+        if also is not None:
+            also()
+
+    def also(self, end: Callable[[], object] | None) -> None:
+        """Bridge: what cancelling ends besides, a host function that runs for the call."""
+        self._also = end
+        if self.cancelled and end is not None:
+            end()
 
     def arm(self, kill: Callable[[], None] | None) -> None:
         """Runtime: what cancelling does from now on."""
@@ -71,6 +81,7 @@ class Reply:
 
     __slots__ = (
         "body",
+        "bridge",
         "buffers",
         "denials",
         "err",
@@ -107,6 +118,7 @@ class Reply:
         self.left: Any = None  # a `_leftovers.Collector`
         self.raised: Exception | None = None  # by the host's own handlers and filters, on a note
         self.n_dropped = 0  # notes beyond the bounds
+        self.bridge: Any = None  # a `_bridge.Bridge`: what the job may call here
 
 
 def send_body(
@@ -162,7 +174,7 @@ class Exchange:
         OSError(EPIPE) if the waiting sandbox had died.
         """
         box = self.box
-        got = _core.exchange(box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS)
+        got = _core.exchange(box.channel, box.out, box.err, Frame.CALL, body, SHORT_MS, box.fds)
         return self.resume(got)
 
     def resume(self, got: tuple[Any, ...]) -> bool:
@@ -218,12 +230,14 @@ class Exchange:
         arena = None
         if views or len(body) > FRAME_INLINE:
             try:
-                arena = send_body(box, Frame.RESUME, body, views, _NO_CACHE)
+                arena = send_body(box, Frame.RESUME, body, views, NO_CACHE)
             except OSError as e:
                 if not is_gone(e):
                     raise
         else:
-            got = _core.exchange(box.channel, box.out, box.err, Frame.RESUME, body, SHORT_MS)
+            got = _core.exchange(
+                box.channel, box.out, box.err, Frame.RESUME, body, SHORT_MS, box.fds
+            )
             if got[0] == Event.NOT_SENT or self.resume(got):
                 return None
         self.run()
@@ -232,18 +246,15 @@ class Exchange:
     def run(self) -> None:
         """Serve until the answer is there or the job is gone; drain its output."""
         box, reply = self.box, self.reply
-        patience = self._patience_ms() if self.is_started else SHORT_MS
         while True:
+            patience = self._patience_ms() if self.is_started else SHORT_MS
             event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(
-                box.channel, box.out, box.err, patience
+                box.channel, box.out, box.err, patience, box.fds
             )
             if not self.is_started and self._goes_on(event, kind, body):
                 self._start()
-                patience = self._patience_ms()
                 if event == Event.TIMEOUT:
                     continue
-            elif self.is_started:
-                patience = self._patience_ms()
             if event == Event.FRAME:
                 if self._frame(kind, body, memfd, n_body, n_memfd):
                     break
@@ -276,9 +287,7 @@ class Exchange:
 
     def _output(self, which: str, data: bytes) -> None:
         if not data:
-            fd = getattr(self.box, which)
-            setattr(self.box, which, -1)
-            os.close(fd)
+            self.box.close_stream(which)
             return
         if not getattr(self.reply, which).add(data) and not self.reply.over:
             self.reply.over = "output"
@@ -303,7 +312,7 @@ class Exchange:
             views = [memoryview(b).cast("B") for b in buffers]
             packed = _header.pack_module(blob, [v.nbytes for v in views])
             try:
-                arena = send_body(self.box, Frame.MODULE, packed, views, _NO_CACHE)
+                arena = send_body(self.box, Frame.MODULE, packed, views, NO_CACHE)
             except OSError as e:
                 if is_gone(e):
                     return True  # it died meanwhile: the supervisor's record says why
@@ -315,11 +324,16 @@ class Exchange:
                 arena.close()
             reply.served += 1
             return False
+        if kind == Frame.HOST_CALL and reply.bridge is not None:
+            done: bool = reply.bridge.serve(self, body, memfd, n_body, n_memfd)
+            return done
         if kind == Frame.DENIED and memfd < 0 and reply.denials is not None:
             if len(reply.denials) < MAX_DENIALS:
                 reply.denials.append(body)
             return False
         if kind == Frame.YIELD and not reply.is_stream:
+            if memfd >= 0:
+                self._close(memfd)
             reply.is_malformed = "an item of a generator"
             return True
         if kind == Frame.FILES and reply.keep is not None:
@@ -343,10 +357,10 @@ class Exchange:
                 reply.is_malformed = str(e)
             finally:
                 if memfd >= 0:
-                    os.close(memfd)
+                    self._close(memfd)
         else:
             if memfd >= 0:
-                os.close(memfd)
+                self._close(memfd)
             reply.body = body
             # FAILED and EXITED are words of the reaper: a function's job cannot use them.
             if kind == Frame.TOO_BIG and body in (b"result", b"buffers", b"file_size"):
@@ -355,6 +369,11 @@ class Exchange:
             if kind not in ((Frame.SIGNAL,) if self.stream is not None else _REAPER):
                 reply.is_malformed = f"frame of kind {kind}"
         return True
+
+    def _close(self, memfd: int) -> None:
+        """Close what came with a frame: it belongs to the box, or else to us."""
+        if not self.box.fds.close(memfd):
+            os.close(memfd)
 
     def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:
         """What the job left in private places; True if it is not fit to go on with."""
@@ -369,23 +388,57 @@ class Exchange:
             reply.is_malformed = f"files: {e}"
         finally:
             if memfd >= 0:
-                os.close(memfd)
+                self._close(memfd)
         return bool(reply.is_malformed)
 
     def _take(self, body: bytes, memfd: int, n_body: int, n_memfd: int) -> None:
-        if self.parts:
-            view = memoryview(self.parts)
-            n_body = int.from_bytes(body[:8], "little")
-        elif memfd >= 0:
-            view = _transfer.map_hostile(memfd, n_memfd, self.max_result)
-        else:
-            self.reply.body, lengths, self.reply.lost = _header.unpack_result(memoryview(body))
-            if lengths:
-                raise ValueError("buffers announced without a memfd")
-            return
-        raw = view[:n_body]
-        self.reply.body, lengths, self.reply.lost = _header.unpack_result(raw)
-        self.reply.buffers = _transfer.split(view, n_body, lengths)[1]
+        reply = self.reply
+        reply.body, reply.buffers, reply.lost = unpacked(
+            self, body, memfd, n_body, n_memfd, self.max_result
+        )
+
+    def pause(self) -> int:
+        """A host function runs now: the clock stands still until `go`, with what this gives."""
+        if self.is_started or not self.was_held:
+            self.sup.start(self.box.job_id, self.start_ns, NO_LIMIT)
+        self.was_held, self.is_started = True, False  # told again where no next call comes soon
+        return time.monotonic_ns()
+
+    def is_late(self) -> bool:
+        """Whether the deadline passed in a quick exchange that the supervisor was not told of."""
+        if self.deadline_ns == NO_LIMIT or time.monotonic_ns() < self.deadline_ns:
+            return False
+        self.reply.timed_out = True
+        self.sup.kill(self.box.job_id, Cause.TIMEOUT)
+        return True
+
+    def go(self, began_ns: int) -> None:
+        """The host function has ended."""
+        if self.deadline_ns != NO_LIMIT:
+            self.deadline_ns += time.monotonic_ns() - began_ns
+
+
+def unpacked(
+    exchange: Exchange, body: bytes, memfd: int, n_body: int, n_memfd: int, most: int
+) -> tuple[bytes, list[memoryview], tuple[str, ...]]:
+    """Return body, buffers and names in a hostile frame, of `most` bytes in a memfd.
+
+    ValueError if malformed, `TooBig`.
+    """
+    if exchange.parts:
+        if len(exchange.parts) > most:
+            raise _transfer.TooBig
+        view, exchange.parts = memoryview(exchange.parts), bytearray()
+        n_body = int.from_bytes(body[:8], "little")
+    elif memfd >= 0:
+        view = _transfer.map_hostile(memfd, n_memfd, most)
+    else:
+        made, lengths, lost = _header.unpack_result(memoryview(body))
+        if lengths:
+            raise ValueError("buffers announced without a memfd")
+        return made, [], lost
+    made, lengths, lost = _header.unpack_result(view[:n_body])
+    return made, _transfer.split(view, n_body, lengths)[1], lost
 
 
 class _NoCache(_arena.ArenaCache):
@@ -395,7 +448,7 @@ class _NoCache(_arena.ArenaCache):
         return _arena.Arena(_transfer.align(size))
 
 
-_NO_CACHE = _NoCache()
+NO_CACHE = _NoCache()
 
 
 def is_gone(e: OSError) -> bool:

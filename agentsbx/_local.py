@@ -19,6 +19,7 @@ import msgspec
 
 from agentsbx import _nested, _notices, _seeds, _ship
 from agentsbx._await import each, in_thread
+from agentsbx._bridge_offers import offers_of
 from agentsbx._codec import (
     ClassTable,
     CodecLimits,
@@ -30,8 +31,9 @@ from agentsbx._codec import (
 from agentsbx._explain_limits import explain_limit, limit_table
 from agentsbx._host import hidden_env
 from agentsbx._kinds import Kind, annotations_of
+from agentsbx._local_bridge import LocalBridge
 from agentsbx._local_output import Kept, kept_output
-from agentsbx._signature import bind_call, return_annotation
+from agentsbx._signature import bind_call, evaluated_signature, return_annotation
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def inside(wrapper: Any) -> Callable[..., Any] | None:
 def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """Run one call here; raises only what comes before user code (and Ctrl-C)."""
     call = _Call(wrapper, args, kwargs)
+    call.refuse_loop()
     with call.running():
         try:
             value = call.fn(*call.args, **call.kwargs)
@@ -76,7 +79,7 @@ def invoke(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Resul
 
 async def invoke_async(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
     """Run one call here: an `async` function in this task, any other in a thread."""
-    call = _Call(wrapper, args, kwargs)
+    call = _Call(wrapper, args, kwargs, asyncio.get_running_loop())
     with call.running():
         try:
             if call.kind.is_async:
@@ -132,10 +135,11 @@ def astream(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the async generator of a call that runs here."""
     if not wrapper.__agentsbx_site__.kind.is_async:
         return each(stream(wrapper, args, kwargs))
-    return _aitems(_Call(wrapper, args, kwargs))
+    return _aitems(wrapper, args, kwargs)
 
 
-async def _aitems(call: _Call) -> Any:
+async def _aitems(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    call = _Call(wrapper, args, kwargs, asyncio.get_running_loop())
     generator = call.fn(*call.args, **call.kwargs)
     step, thrown = functools.partial(anext, generator), None
     while True:
@@ -201,20 +205,34 @@ class _NoCancel:
 class _Call:
     """One call: checked and copied by its constructor, `running` around it, then its `Result`."""
 
-    def __init__(self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:  # fmt: skip
         site = wrapper.__agentsbx_site__
         self.fn = fn = wrapper.__wrapped__
         bind_call(fn, args, kwargs)
         self.kind: Kind = site.kind
         self.policy: Policy = site.policy
         self._options: dict[str, Any] = site.options
+        offers = offers_of(fn, self._options, evaluated_signature)
+        if offers is not None:
+            args, kwargs, kept = offers.keep(args, kwargs)
         self._snapshot = _ship.take_snapshot(
             fn,
             captures=self._options.get("captures"),
             hidden_env=hidden_env(self.policy),
             wrapper_reducer=_nested.reduce,
+            offers=offers,
         )
         self.args, self.kwargs = self._snapshot.copy_call(args, kwargs)
+        self._host: LocalBridge | None = None
+        if offers is not None:
+            host = self._host = LocalBridge(offers, kept, loop)
+            host.snapshot = self._snapshot
+            self.fn = offers.local(fn, host.ask)
+            self.args = tuple(offers.stubbed(value, host.ask) for value in self.args)
+            self.kwargs = {k: offers.stubbed(v, host.ask) for k, v in self.kwargs.items()}
         annotation = return_annotation(fn)
         self._item: Any = None
         self._annotation = annotation
@@ -229,6 +247,11 @@ class _Call:
         self._kept: tuple[Kept, Kept] | None = None
         self._start = time.monotonic()
 
+    def refuse_loop(self) -> None:
+        """Raise where an async host function of a plain call could not run."""
+        if self._host is not None and self._host.bridge.offers.name_async:
+            self._host.bridge.refuse_loop(self._host.bridge.offers.name_async)
+
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Be what a call that is made now runs in."""
@@ -236,7 +259,9 @@ class _Call:
         try:
             with (
                 _seeded(self._options.get("seed")),
-                kept_output(self._options.get("output", "forward")) as self._kept,
+                kept_output(
+                    self._options.get("output", "forward"), self._options.get("on_output")
+                ) as self._kept,
             ):
                 yield
         finally:
@@ -286,10 +311,13 @@ class _Call:
         return Usage(wall_s=time.monotonic() - self._start)
 
     def _result(self, value: Any = None, error: BaseException | None = None) -> Result:
+        if self._host is not None:
+            self._host.bridge.close()
         self._warn_changed()
-        out, err = self._kept or (Kept(None), Kept(None))
+        out, err = self._kept or (Kept(None, "stdout"), Kept(None, "stderr"))
         return Result(
             value=value, error=error, stdout=bytes(out.data), stderr=bytes(err.data),
+            host_calls=tuple(self._host.bridge.calls) if self._host is not None else (),
             usage=self._usage(), enforced=dict(_ENFORCED), exit=Exit(code=0 if not error else 1),
         )  # fmt: skip
 

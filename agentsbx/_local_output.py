@@ -21,14 +21,18 @@ __all__ = ["Kept", "kept_output"]
 class Kept:
     """stdout or stderr of one call; `forward` is where it goes besides."""
 
-    def __init__(self, forward: Any) -> None:
+    def __init__(self, forward: Any, name: str, tell: Any = None) -> None:
         self.data = bytearray()
         self._forward = forward
+        self._name = name
+        self._tell = tell
 
     def write(self, text: str) -> int:
         self.data += text.encode("utf-8", "surrogateescape")
         if self._forward is not None:
             self._forward.write(text)
+        if self._tell is not None and text:
+            self._tell(self._name, text)
         return len(text)
 
 
@@ -61,11 +65,11 @@ _n_calls = 0
 
 
 @contextlib.contextmanager
-def kept_output(mode: str) -> Iterator[tuple[Kept, Kept]]:
-    """Keep what the block prints; `mode` is a word of `output=`."""
+def kept_output(mode: str, tell: Any = None) -> Iterator[tuple[Kept, Kept]]:
+    """Keep what the block prints; `mode` is a word of `output=`, `tell` is `on_output=`."""
     out, err = _enter()
     targets = {"forward": (out, err), "stderr": (err, err)}.get(mode, (None, None))
-    kept = Kept(targets[0]), Kept(targets[1])
+    kept = Kept(targets[0], "stdout", tell), Kept(targets[1], "stderr", tell)
     token = _kept.set(kept)
     try:
         yield kept

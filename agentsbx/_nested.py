@@ -15,7 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["complete", "empty", "reduce"]
 
 
-def reduce(wrapper: Any) -> tuple[Any, ...]:
+def reducer(offers: Any) -> Any:
+    """Host: `reduce` for a job that may call `offers` (`_bridge_offers.Offers`, None: nothing)."""
+
+    def reduce_for(wrapper: Any) -> tuple[Any, ...]:
+        return reduce(wrapper, offers)
+
+    return reduce_for
+
+
+def _needs(wrapper: Any, offers: Any) -> str:
+    """Return why a wrapper cannot run in the caller's job: host functions that are not there."""
+    host = wrapper.__agentsbx_site__.options.get("host") or {}
+    lacking = [name for name, fn in host.items() if offers is None or not offers.has(fn)]
+    if not lacking:
+        return ""
+    return (
+        f"{wrapper.__qualname__} calls {', '.join(lacking)} on the host, which the sandbox that "
+        f"calls it does not offer: give the caller host=[{', '.join(lacking)}] too, or "
+        f"host=[{wrapper.__name__}]"
+    )
+
+
+def reduce(wrapper: Any, offers: Any = None) -> tuple[Any, ...]:
     """Host: how a wrapper crosses; in two steps, as its function may refer to it."""
     import msgspec
 
@@ -26,7 +48,7 @@ def reduce(wrapper: Any) -> tuple[Any, ...]:
         wrapper.__qualname__,
         wrapper.__module__,
         wrapper.__doc__,
-        msgspec.msgpack.encode(site.policy),
+        _needs(wrapper, offers) or msgspec.msgpack.encode(site.policy),
         int(site.kind),
     )
     return empty, (site.kind == 1,), state, None, None, complete
@@ -125,6 +147,10 @@ def _permitted(nested: Any) -> Any:
     policy = nested.__agentsbx_policy__
     if policy is None:
         return fn  # compared before
+    if type(policy) is str:
+        from agentsbx.errors import PolicyError
+
+        raise PolicyError(policy, path="host")
     from agentsbx import _injob
 
     if policy != _injob._raw_policy:

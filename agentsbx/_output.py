@@ -30,13 +30,13 @@ class Output:
     'hé!'
     """
 
-    __slots__ = ("_decoder", "_stream", "dropped", "kept", "limit")
+    __slots__ = ("_decoder", "dropped", "kept", "limit", "stream")
 
     def __init__(self, limit: int, stream: IO[str] | None) -> None:
         self.limit = limit
         self.kept = bytearray()
         self.dropped = 0
-        self._stream = stream
+        self.stream = stream
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def add(self, data: bytes) -> bool:
@@ -45,15 +45,18 @@ class Output:
         part = data[:room]
         self.kept += part
         self.dropped += len(data) - len(part)
-        if self._stream is not None and part:
+        if self.stream is not None and part:
             self._show(self._text(part))
         return not self.dropped
 
     def flush(self) -> None:
         """Let what was passed on be seen now: the job goes on."""
-        if self._stream is not None:
+        if self.stream is not None:
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                self._stream.flush()
+                self.stream.flush()
+
+    def finish(self) -> None:
+        """The call came to its end; `_live.Told` has something to say then."""
 
     def end(self) -> None:
         """No more will come: show what was left of a character cut short."""
@@ -69,7 +72,7 @@ class Output:
         return self._decoder.decode(part)
 
     def _show(self, text: str) -> None:
-        stream = self._stream
+        stream = self.stream
         if stream is None or not text:
             return
         with contextlib.suppress(OSError, ValueError):  # closed, a broken pipe

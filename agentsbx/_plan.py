@@ -38,13 +38,14 @@ class Op(enum.IntEnum):
     IDS = 15
     SYSCTL = 16
     RLIMIT = 17
-    CAPS = 18
-    LANDLOCK = 19
-    SECCOMP = 20
-    CANARY = 21
-    CHDIR = 22
-    ARG = 23
-    ENV = 24
+    CPUS = 18
+    CAPS = 19
+    LANDLOCK = 20
+    SECCOMP = 21
+    CANARY = 22
+    CHDIR = 23
+    ARG = 24
+    ENV = 25
 
 
 class Flag(enum.IntFlag):

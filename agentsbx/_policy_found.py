@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from agentsbx import _policy_rules, _policy_trust
-from agentsbx._policy_load import Reading, parse_file
+from agentsbx._policy_load import Reading, has_table, parse_file
 from agentsbx._policy_narrow import beyond, narrow, replaced
 from agentsbx._policy_read import read_over
 from agentsbx.errors import PolicyError
@@ -129,13 +129,10 @@ def _counts(path: str) -> bool:
         return False  # not ours to judge
     if b"agentsbx" not in raw or len(raw) > _MAX:
         return False
-    import tomllib
-
     try:
-        tool = tomllib.loads(raw.decode()).get("tool")
+        return has_table(raw.decode())
     except (ValueError, RecursionError):
         return False  # other tools say so
-    return isinstance(tool, dict) and "agentsbx" in tool
 
 
 # -- reading --------------------------------------------------------------------------------------

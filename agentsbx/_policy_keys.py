@@ -244,6 +244,10 @@ def _flag(key: str, value: object, _folder: str | None) -> bool:
     return value
 
 
+def _cpu_set(key: str, value: object, _folder: str | None) -> tuple[int, ...]:
+    return _units.parse_cpu_set(key, value)
+
+
 FIELDS: dict[str, Callable[[str, object, str | None], Any]] = {
     "read": _grants,
     "write": _grants,
@@ -260,6 +264,7 @@ FIELDS: dict[str, Callable[[str, object, str | None], Any]] = {
     "fresh": _flag,
     "python": _path,
     "packages": _paths,
+    "cpu_set": _cpu_set,
 }
 
 
@@ -279,6 +284,8 @@ INSTEAD = {
     "interpreter": "python=",
     "venv": "python= (the environment's folder)",
     "site_packages": "packages=",
+    "affinity": "cpu_set=",
+    "cpuset": "cpu_set=",
     "threads": "processes=, which counts threads too",
     "pids": "processes=",
     "nproc": "processes=",

@@ -14,9 +14,16 @@ from agentsbx.errors import PolicyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Reading", "load_file", "parse_file", "table_of"]
+__all__ = ["Reading", "has_table", "load_file", "parse_file", "table_of"]
 
 _MAX_FILE = 2**20
+_MAX_DEPTH = 8
+_MAX_NUMBER = 2**63
+_MAX_PARTS = 32
+_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(
+    rf"""(?<![A-Za-z0-9_"'-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_PARTS}}}"""
+)
 
 
 class Reading:
@@ -87,16 +94,19 @@ def parse_file(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
     if path.endswith(".json"):
         try:
             data = msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise PolicyError(f"no valid JSON: {error}", file=path) from None
         if not isinstance(data, dict):
             raise PolicyError("a policy is an object: {...}", file=path, line=1)
+        _refuse_depth(data, path)
         return text, data
     import tomllib  # only policy files pay for it
 
+    if _LONG_KEY.search(text):  # it would take the square of them in time
+        raise PolicyError(f"a key of more than {_MAX_PARTS} parts", file=path)
     try:
-        return text, _own_table(path, tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
         message = str(error) or "nested too deeply"
         place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
         raise PolicyError(
@@ -105,11 +115,41 @@ def parse_file(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
             line=int(place[1]) if place else text.count("\n") + 1,
             column=int(place[2]) if place else None,
         ) from None
+    own = _own_table(path, data)
+    _refuse_depth(own, path)
+    return text, own
+
+
+def _refuse_depth(data: object, path: str) -> None:
+    """No policy is deep: messages show what is wrong in it, and that would be endless."""
+    level = [data]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if any(isinstance(v, int) and abs(v) > _MAX_NUMBER for v in level):
+            raise PolicyError("a number out of range", file=path)
+        if not level:
+            return
+    raise PolicyError("nested too deeply", file=path)
 
 
 def table_of(path: str) -> str:
     """Return what stands before each key of a policy in this file: "" but in `pyproject.toml`."""
     return "tool.agentsbx." if os.path.basename(path) == "pyproject.toml" else ""
+
+
+def has_table(text: str) -> bool:
+    """Whether the text of a `pyproject.toml` has our table; `ValueError` where it is not TOML."""
+    import tomllib
+
+    if _LONG_KEY.search(text):
+        raise ValueError("a key of too many parts")
+    tool = tomllib.loads(text).get("tool")
+    return isinstance(tool, dict) and "agentsbx" in tool
 
 
 def _own_table(path: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def narrow(base: Policy, other: Policy) -> Policy:
         syscalls=syscalls,
         preload=tuple(name for name in base.preload if name in other.preload),
         packages=tuple(path for path in base.packages if path in other.packages),
+        cpu_set=_cpus(base.cpu_set, other.cpu_set),
         strict_limits=base.strict_limits or other.strict_limits,
         on_missing="error" if is_error else "weaken",
         on_violation="raise" if raises else "record",
@@ -103,6 +104,13 @@ def beyond(base: Policy, other: Policy) -> list[tuple[str, str]]:
                 if f"{key} {grant.path}" not in told:
                     found.append((key, words))
     return found
+
+
+def _cpus(mine: tuple[int, ...], theirs: tuple[int, ...]) -> tuple[int, ...]:
+    """CPUs in both; empty is all of them, so where none is in both, ours stay."""
+    if not mine or not theirs:
+        return mine or theirs
+    return tuple(n for n in mine if n in theirs) or mine
 
 
 def _least(mine: float, theirs: float) -> float:

@@ -105,6 +105,10 @@ def differences(policy: Policy, other: Policy) -> list[tuple[str, str]]:
     extra = sorted(set(policy.syscalls) - set(other.syscalls))
     if extra:
         found.append(("syscalls", f"syscalls {', '.join(extra)}"))
+    more_cpus = other.cpu_set and set(policy.cpu_set) - set(other.cpu_set)
+    if other.cpu_set and (more_cpus or not policy.cpu_set):
+        shown = ",".join(map(str, policy.cpu_set)) or "all"
+        found.append(("cpu_set", f"CPUs {shown}, not {','.join(map(str, other.cpu_set))}"))
     if policy.python != other.python:
         found.append(("python", f"{interpreter_words(policy)}, not {interpreter_words(other)}"))
     more = [path for path in policy.packages if path not in other.packages]

@@ -29,6 +29,10 @@ def schema() -> dict[str, Any]:
     }
     for name in _LISTS:
         _as_list(name, properties)
+    cpus = properties["cpu_set"]
+    del cpus["default"]
+    forms = [{"type": "string"}, {"type": "integer"}, cpus]
+    properties["cpu_set"] = {"description": cpus.pop("description"), "anyOf": forms}
     del properties["limits"]["default"]
     for prop in definitions["Limits"]["properties"].values():
         prop["type"] = ["number", "string"]

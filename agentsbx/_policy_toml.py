@@ -28,13 +28,14 @@ def find_line(text: str, path: str) -> int | None:
     table = ""
     best = None
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        # No part of these may match in two ways: the text is somebody else's.
+        header = re.match(r"\s*+\[\[?+([^\]]++)\]", line)
         if header:
             table = _plain_key(header[1])
             if table == path:
                 best = best or number
             continue
-        key = re.match(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=""", line)
+        key = re.match(r"""((?:[A-Za-z0-9_.\s-]|"[^"]*+"|'[^']*+')++)=""", line)
         if not key:
             continue
         full = f"{table}.{_plain_key(key[1])}" if table else _plain_key(key[1])

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentsbx import _compile, _core, _host, _zygote
-from agentsbx._boxes import Pool
+from agentsbx._boxes import Pool, PoolGone
 from agentsbx._preload import Wanted
 from agentsbx._supervisor import Starting, Supervisor, SupervisorGone
 from agentsbx.errors import PolicyError, SandboxUnavailable
@@ -273,6 +273,9 @@ class Pools:
                 pool.close()
         self._bases.pop(template_id, None)
         self._envs.pop(template_id, None)
+        starting = self._starting.pop(template_id, None)
+        if starting is not None:
+            starting.close()
         self.sup.drop_template(template_id)
 
     def pool(
@@ -297,6 +300,8 @@ class Pools:
             if have is not None:
                 self._pools.move_to_end(key)
                 return have
+            if template_id not in self._bases:  # another thread saw it die, or could not start it
+                raise PoolGone("the zygote is gone", template_id=template_id)
             job = _compile.compile_job(
                 policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
                 masks=_masks(), has_shadow=self._has_shadow, traces=traces,
@@ -365,5 +370,8 @@ class Pools:
         with self._lock:
             for pool in self._pools.values():
                 pool.close()
+            for starting in self._starting.values():
+                starting.close()
+            self._starting.clear()
             self._pools.clear()
             self._templates.clear()

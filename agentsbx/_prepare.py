@@ -59,7 +59,8 @@ def prepare(site: CallSite) -> Prepared:
             site.fn,
             captures=site.captures,
             hidden_env=_host.hidden_env(site.policy),
-            wrapper_reducer=_nested.reduce,
+            wrapper_reducer=_nested.reducer(site.offers),
+            offers=site.offers,
         )
         p.snapshot_fn = site.fn
     if not fresh and p.environ == _engine.environ() and p.seen[1:] == _setup.process():

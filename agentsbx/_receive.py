@@ -158,7 +158,10 @@ class Receiver:
         self._file = io.BytesIO()
         self._queue: Any = _collections.deque()
         self._unpickler = _Unpickler(self._file, buffers=iter(self._queue.popleft, None))
-        self._lock = _thread.RLock()
+        self.lock = _thread.RLock()  # of the pickle, and of who waits for an answer of the host
+        self.talk: Any = None  # worker: (send a host call, read an answer)
+        self.heard: Any = None  # takes an answer that somebody else has read
+        self.pid = 0
         self._busy = False
         self._broken = False
         # No host listens while a waiting child reads its snapshot.
@@ -204,7 +207,7 @@ class Receiver:
             sys.meta_path.insert(0, _Finder(self, self._project))
 
     def _load(self, data: bytes, buffers: Sequence[Any]) -> Any:
-        with self._lock:
+        with self.lock:
             if self._busy or self._broken:
                 raise TypeError(
                     "a project module was asked for while arguments were being rebuilt"
@@ -230,7 +233,8 @@ class Receiver:
     def _ask(self, name: str) -> tuple[bytes, bytes, list[Any]]:
         if self._request is None or not self._serving:
             return b"N", b"", []
-        reply, buffers = self._request(name)
+        with self.lock:
+            reply, buffers = self._request(name)
         return bytes(reply[:1]), bytes(reply[1:]), buffers
 
     def find_spec(self, name: str) -> Any:
@@ -259,7 +263,7 @@ class Receiver:
 
         Raises `TypeError` naming it where it cannot cross.
         """
-        with self._lock:
+        with self.lock:
             if self._busy:
                 raise TypeError(
                     f"module attribute {module}.{name} was asked for while arguments were being "

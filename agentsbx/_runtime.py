@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -50,10 +50,11 @@ from agentsbx.policy import Policy
 from agentsbx.result import Exit, Result, Usage
 
 if TYPE_CHECKING:
+    from agentsbx._bridge_offers import Offers
     from agentsbx._engine import Runtime
 
-__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "probe", "reply_to",
-           "run_command", "settle", "shutdown", "warm"]  # fmt: skip
+__all__ = ["CallSite", "Cancel", "HostCaps", "attempts", "invoke", "open_bridge", "probe",
+           "reply_to", "run_command", "settle", "shutdown", "warm"]  # fmt: skip
 
 HostCaps = _host.Caps
 ATTEMPTS = 5
@@ -80,6 +81,8 @@ class CallSite:
         seed: int | None = None,
         output: str = "forward",
         keep: Sequence[str] = (),
+        offers: Offers | None = None,
+        on_output: Callable[[str, str], object] | None = None,
     ) -> None:
         self.fn = fn
         self.policy = policy
@@ -89,7 +92,9 @@ class CallSite:
         self.raises = tuple(raises)
         self.seed = seed
         self.output = output
+        self.on_output = on_output
         self.keep = _header.pack_patterns(keep)
+        self.offers = offers  # host functions and arguments that stay here
         self.lock = threading.RLock()
         self.annotation = annotation
         self.raw_policy = msgspec.msgpack.encode(policy)
@@ -150,12 +155,46 @@ def invoke(
     user code. Without `detail` usage and limits of a call that went well are left out (what a plain
     call does not look at).
     """
+    bridge = None
+    if site.offers is not None:
+        bridge, args, kwargs = open_bridge(site, args, kwargs, cancel)
+        if site.offers.name_async:
+            bridge.refuse_loop(site.offers.name_async)
+    try:
+        return _repeatedly(site, args, kwargs, cancel, detail, begun, bridge)
+    finally:
+        if bridge is not None:
+            bridge.close()
+
+
+def open_bridge(
+    site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], cancel: Cancel | None
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return what one job may call here, and the arguments without those that stay here."""
+    from agentsbx._bridge import Bridge  # most sites offer nothing
+
+    assert site.offers is not None
+    args, kwargs, kept = site.offers.keep(args, kwargs)
+    return Bridge(site.offers, kept, cancel), args, kwargs
+
+
+def _repeatedly(
+    site: CallSite,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    cancel: Cancel | None,
+    detail: bool,
+    begun: _fast.Begun | None,
+    bridge: Any,
+) -> Result:
     for attempt in range(3):
         rt = _engine.current()
         try:
             if begun is not None:
                 return _finish(rt, site, begun, args, kwargs, cancel)
-            return _invoke(rt, site, args, kwargs, cancel, detail)
+            return _invoke(rt, site, args, kwargs, cancel, detail, bridge)
+        except OSError as e:
+            _engine.reraise(e)
         except SupervisorGone as e:
             _engine.restart(rt)
             if attempt == 2:
@@ -231,9 +270,11 @@ def _invoke(
     kwargs: dict[str, Any],
     cancel: Cancel | None,
     detail: bool,
+    bridge: Any,
 ) -> Result:
     detail = detail or site.policy.strict_violations
     reply = reply_to(site, site.looks_for(detail))
+    reply.bridge = bridge
     for call in attempts(rt, site, args, kwargs, reply):
         try:
             record = _engine.converse(
@@ -260,7 +301,9 @@ def _invoke(
             and call.place is not None
             and not call.place.layout.marks
             and not site.policy.strict_violations
+            and site.on_output is None  # told while it runs: the quick way tells at the end
             and result.error is None
+            and site.offers is None
             and _HAS_ENVIRON
         ):
             shape = len(args), tuple(kwargs)
@@ -314,7 +357,12 @@ def _exchange(
 
 def reply_to(site: CallSite, keep: bytes | None) -> Reply:
     """Return what takes the answer: output; files, swallowed denials where asked for."""
-    reply = Reply(*outputs(site.output, site.policy.limits.output))
+    pair = outputs(site.output, site.policy.limits.output)
+    if site.on_output is not None:
+        from agentsbx._live import told
+
+        pair = told(pair, site.on_output)
+    reply = Reply(*pair)
     if keep is not None:
         reply.keep = keep, site.codec_limits.buffer_bytes
     if site.policy.strict_violations:
@@ -384,6 +432,7 @@ def settle(
         policy_id=pool.policy_id(), call_id=_engine.next_call_id(), lost=reply.lost,
         discarded=discarded, files=files,
         notes_dropped=reply.n_dropped,
+        host_calls=tuple(reply.bridge.calls) if reply.bridge is not None else (),
     )  # fmt: skip
 
 
@@ -395,4 +444,7 @@ def warm(site: CallSite, n: int = 1) -> None:
         if p.want is None:
             p.want = wanted_by(site, p, [])
         pool, _ = pool_for(rt, site, p, max(n, N_WAITING))
-    rt.sup.wait_ready(pool, n, _engine.READY_TIMEOUT_MS)
+    try:
+        rt.sup.wait_ready(pool, n, _engine.READY_TIMEOUT_MS)
+    except OSError as e:
+        _engine.reraise(e)

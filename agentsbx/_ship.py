@@ -102,18 +102,39 @@ class CallStream:
         """What it continues."""
         return self._snapshot
 
-    def pickle_more(self, value: Any) -> tuple[bytes, list[Any]]:
-        """Pickle one more object of this call: what a generator is sent.
+    def pickle_more(
+        self,
+        value: Any,
+        what: str = "what the generator is sent",
+        most: int | None = None,
+        part: Any = None,
+    ) -> tuple[bytes, list[Any]]:
+        """Pickle one more object of this call: what a generator is sent, a host function's answer.
 
-        Raises `SerializationError` that names what cannot cross.
+        Raises `SerializationError` that names what in `part` of it cannot cross; ValueError for
+        more than `most` bytes.
         """
         try:
             blob, buffers, keep = self._fork(value)
         except Exception as error:
-            roots = [("what the generator is sent", value)]
+            roots = [(what, value if part is None else part)]
             raise check.explain_failure(roots, self._snapshot._context, error) from None
+        size = len(blob) + sum(memoryview(b).nbytes for b in buffers)
+        if most is not None and size > most:
+            raise ValueError(f"{what} has {size} bytes, more than the {most} of host_bytes=")
         keep()
         return blob, buffers
+
+    def pickle_error(
+        self, number: int, kind: int, error: tuple[type, tuple[Any, ...]]
+    ) -> tuple[bytes, list[Any]]:
+        """Pickle an answer that is an exception; its words alone where its class cannot cross."""
+        try:
+            return self.pickle_more((number, kind, error))
+        except SerializationError:
+            words = ", ".join(map(str, error[1]))
+            told = (RuntimeError, (f"{error[0].__name__}: {words}",))
+            return self.pickle_more((number, kind, told))
 
     def module_reply(self, name: str) -> tuple[bytes, list[Any]]:
         """Answer a job that asks for a module (`a.b`) or an attribute of one (`a.b:name`).
@@ -297,6 +318,7 @@ def take_snapshot(
     captures: Sequence[str] | None = None,
     hidden_env: Mapping[str, str] | None = None,
     wrapper_reducer: Callable[[Any], Any] | None = None,
+    offers: Any = None,
     warn_bytes: int = _WARN_BYTES,
     max_bytes: int = _MAX_BYTES,
 ) -> Snapshot:
@@ -305,7 +327,8 @@ def take_snapshot(
     `captures` makes the list of captured data exact. `hidden_env` is the part of the host's
     environment that the policy does not grant: a captured string equal to one of its secrets is
     refused. `wrapper_reducer(wrapper)` returns the reduce tuple of a sandboxed function that the
-    code refers to (default: its inner function, which then runs in the caller's sandbox).
+    code refers to (default: its inner function, which then runs in the caller's sandbox). `offers`
+    (`_bridge_offers.Offers`) names the functions that stay on the host.
 
     Raises `SerializationError` that names what cannot cross. Warns with `CaptureWarning`.
     """
@@ -314,12 +337,14 @@ def take_snapshot(
         allowed=None if captures is None else frozenset(captures),
         secrets=check.secrets_of(hidden_env or {}),
     )
+    if offers is not None:
+        offers.install(context.types)
     record = Record(fn, context)
     out = _Output()
     pickler = _pickler(context, None, out.file, out.take)
     pickler.recorder = record
     try:
-        pickler.dump((fn, loaded_project_modules(), _listed(fn, captures, record)))
+        pickler.dump((fn, loaded_project_modules(), _listed(fn, captures, record, offers)))
         record.finish()
     except SerializationError:
         raise
@@ -350,14 +375,15 @@ def _library_of(fn: Any) -> str | None:
 
 
 def _listed(
-    fn: Any, captures: Sequence[str] | None, record: Record
+    fn: Any, captures: Sequence[str] | None, record: Record, offers: Any
 ) -> tuple[Any, dict[str, Any]] | None:
     """Return the function and those captures that its code does not name itself (`eval`)."""
     inner = _plain_function(fn)
-    if not captures or inner is None:
+    injected = offers.injected if offers is not None else {}
+    if not (captures or injected) or inner is None:
         return None
     extra: dict[str, Any] = {}
-    for name in captures:
+    for name in captures or ():
         if name in inner.__globals__:
             extra[name] = inner.__globals__[name]
         elif name not in inner.__code__.co_freevars:
@@ -368,7 +394,7 @@ def _listed(
                 hint="correct or remove the name",
             )
     record.names(inner, extra, ())
-    return inner, extra
+    return inner, extra | injected
 
 
 def _refuse_secrets(fn: Any, context: Context, blob: bytes) -> None:

@@ -6,7 +6,9 @@ They say how a function is called, not what it may do: no policy holds them. Wha
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentsbx._kept import PLACES
@@ -78,6 +80,17 @@ def _pattern(key: str, value: Any) -> str:
     return text
 
 
+def _callback(key: str, value: Any) -> Any:
+    if not callable(value) or isinstance(value, type):
+        raise _wrong(key, value, "a function of two arguments: on_output=lambda stream, text: ...")
+    if inspect.iscoroutinefunction(value):
+        raise _wrong(
+            key, value, "a plain function: it is called in the call's thread. In asyncio hand the "
+            "text over with loop.call_soon_threadsafe"
+        )  # fmt: skip
+    return value
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
 
@@ -88,10 +101,95 @@ def _wrong(key: str, value: Any, takes: str) -> PolicyError:
     return PolicyError(f"{key}={shown} is not {takes}", path=key)
 
 
+class HostFunctions(dict[str, Any]):
+    """Host functions by name; `is_named`: the names are the caller's, globals in the job."""
+
+    is_named = False
+
+
+def _host(key: str, value: Any) -> HostFunctions:
+    """Check host functions.
+
+    >>> list(_host("host", [len, max])), list(_host("host", {"size": len}))
+    (['len', 'max'], ['size'])
+    """
+    takes = 'functions of the host: host=[search], or host={"search": client.search}'
+    made = HostFunctions()
+    if isinstance(value, Mapping):
+        made.update(value)
+        made.is_named = True
+        if not all(type(name) is str and name.isidentifier() for name in made):
+            raise _wrong(key, value, takes)
+    else:
+        for fn in value if _is_list(value) else (value,):
+            name = getattr(fn, "__name__", type(fn).__name__)
+            if name in made and made[name] is not fn:
+                raise PolicyError(
+                    f"{key} has two functions called {name}", path=key,
+                    hint=f'name them: host={{"{name}": ..., "{name}_2": ...}}',
+                )  # fmt: skip
+            made[name] = fn
+    if not all(map(callable, made.values())):
+        raise _wrong(key, value, takes)
+    return made
+
+
+def _host_args(key: str, value: Any) -> dict[str, tuple[str, ...]]:
+    """Check parameters whose arguments stay on the host, and what of each a job may use.
+
+    >>> _host_args("host_args", ("ctx",)), _host_args("host_args", {"ctx": ["user_id"]})
+    ({'ctx': ()}, {'ctx': ('user_id',)})
+    """
+    takes = 'parameters: host_args=("ctx",), or host_args={"ctx": ("user_id", "search")}'
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        if not _is_list(found):
+            raise _wrong(key, value, takes)
+        found = dict.fromkeys(found, ())
+    made: dict[str, tuple[str, ...]] = {}
+    for name, shown in found.items():
+        some = [shown] if isinstance(shown, str) else shown
+        if type(name) is not str or not name.isidentifier() or not _is_list(some):
+            raise _wrong(key, value, takes)
+        if not all(type(each) is str and each.isidentifier() for each in some):
+            raise _wrong(key, value, takes)
+        if any(each.startswith("_") for each in some):
+            raise _wrong(key, value, "of public names: one with a leading underscore never crosses")
+        made[name] = tuple(dict.fromkeys(some))
+    return made
+
+
+def _number(key: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 1_000_000:
+        raise _wrong(key, value, "a whole number from 1 to 1,000,000")
+    return value
+
+
+def _size(key: str, value: Any) -> int:
+    from agentsbx._units import parse_bytes
+
+    size = parse_bytes(key, value)
+    if not 1 <= size <= 1 << 30:
+        raise _wrong(key, value, 'a size up to 1 GiB: host_bytes="4MB"')
+    return size
+
+
+def _rate(key: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 1 <= value <= 1e9:
+        raise _wrong(key, value, "a number of calls a second, at least 1")
+    return float(value)
+
+
 SITE_KEYWORDS: dict[str, Callable[[str, Any], Any]] = {
     "captures": _names,
     "raises": _exceptions,
     "seed": _seed,
     "name": _name,
     "keep": _patterns,
+    "host": _host,
+    "host_args": _host_args,
+    "host_calls": _number,
+    "host_bytes": _size,
+    "host_rate": _rate,
+    "on_output": _callback,
 }

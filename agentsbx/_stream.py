@@ -38,13 +38,16 @@ class Stream:
     def __init__(
         self, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any], *, detail: bool = False
     ) -> None:
-        self._site, self._args, self._kwargs = site, args, kwargs
         self.detail = detail  # whether usage and limits are wanted
         self._rt: _engine.Runtime | None = None
         self.around: weakref.ref[Any] | None = None  # the generator that the consumer holds
         self._reply = _runtime.reply_to(site, site.looks_for(detail))
         self._reply.is_stream = True
         self.cancel = Cancel()
+        if site.offers is not None:
+            opened = _runtime.open_bridge(site, args, kwargs, self.cancel)
+            self._reply.bridge, args, kwargs = opened
+        self._site, self._args, self._kwargs = site, args, kwargs
         self._call: Ready | None = None
         self._talk: _engine.Conversation | None = None
         self._sent: Any = None  # memory that the job may still read
@@ -94,6 +97,8 @@ class Stream:
 
     def kill(self) -> None:
         """End its sandbox now. Idempotent."""
+        if self._reply.bridge is not None:
+            self._reply.bridge.close()
         talk, self._talk = self._talk, None
         if talk is not None and self._call is not None:
             talk.abort(self._call.watch)
@@ -120,8 +125,10 @@ class Stream:
             if word == _generator.THROW and self._is_same():
                 raise value
             result = self._settle()
-        except BaseException:
+        except BaseException as error:
             self.kill()
+            if isinstance(error, OSError) and error is not value:
+                _engine.reraise(error)
             raise
         if result.error is None:
             return True, result.value
@@ -180,7 +187,11 @@ class Stream:
         assert call is not None
         assert talk is not None
         detail = self.detail or call.watch is not None or site.policy.strict_violations
+        self._reply.out.finish()
+        self._reply.err.finish()
         self._talk = None
+        if self._reply.bridge is not None:
+            self._reply.bridge.close()
         talk.end(detail)
         try:
             record = talk.record(detail)

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 
-from agentsbx import _core, _transfer
+from agentsbx import _core, _shortage, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone, SharedFd
 from agentsbx._compile import Job, MountSpec, Template
 from agentsbx._wire import (
@@ -84,6 +84,11 @@ class Starting:
         if reply >= 0:
             sup.finish(reply, self.places)
 
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        reply, self.reply = self.reply, -1
+        _core.close_all(reply)
+
 
 class Supervisor:
     """One broker and supervisor pair of this process."""
@@ -115,8 +120,10 @@ class Supervisor:
             self.broker = SharedFd(mine)
             ends.append(theirs)
             host = os.pidfd_open(os.getpid())
-            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH) for fd in (*ends, host)]
-            ends += high
+            high: list[int] = []
+            for fd in (*ends[:2], host):
+                high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SOCKETS_HIGH))
+                ends.append(high[-1])  # closed also where the next finds no number
             actions = [(os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(high)]
             argv = [LAUNCHER, "broker", "3", "4", "5"]
             if os.environ.get("AGENTSBX_DEBUG"):
@@ -187,7 +194,7 @@ class Supervisor:
         self, message: bytes, fds: tuple[int, ...], size: int, timeout_ms: int = -1
     ) -> bytes | None:
         """The answer on a reply socket of its own; None when the time is over."""
-        mine, theirs = _core.socketpair()
+        mine, theirs = _shortage.pair()
         try:
             try:
                 self._send(message, (*fds, theirs))
@@ -237,7 +244,7 @@ class Supervisor:
             raise SupervisorGone("the broker closed without an answer")
         err = ErrRecord.unpack(REPLY.unpack(got[0])[3])
         if not err.stage:
-            return int(got[1][0])
+            return got[1].take()[0]
         if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP):
             raise OSError(err.errno, os.strerror(err.errno), f.path)
         raise unavailable(err, object=f.path)
@@ -369,7 +376,6 @@ class Supervisor:
         _, _, pool_id, job_id, version, err, _ = PUB.unpack(got[0])
         if len(got[1]) == 3 and pool_id == pool.id:
             return Box(job_id, version, got[1], pool)
-        _core.close_all(*got[1])
         record = ErrRecord.unpack(err)
         if record.stage == Stage.FORK and record.errno == errno.ECHILD:
             raise PoolGone("the zygote died", template_id=pool.template_id)

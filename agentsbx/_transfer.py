@@ -11,6 +11,7 @@ Small enough for both ends; imports nothing of the host's machinery.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -101,7 +102,10 @@ def split(
 
 
 def map_hostile(fd: int, size: int, limit: int) -> memoryview:
-    """Host: a memfd that a job made. Mapped if sealed, else ValueError."""
+    """Host: a memfd that a job made. Mapped if sealed, else ValueError.
+
+    OSError(EMFILE, ENFILE): this process has no descriptor left, which is no fault of the job.
+    """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
@@ -114,4 +118,6 @@ def map_hostile(fd: int, size: int, limit: int) -> memoryview:
     try:
         return map_private(fd, size)
     except (OSError, OverflowError) as e:
+        if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise ValueError(f"result memfd cannot be mapped: {e}") from None

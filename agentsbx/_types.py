@@ -68,6 +68,7 @@ class Keywords(TypedDict, total=False):
     memory: Size
     cpu_time: Time
     cpus: float | str | None
+    cpu_set: str | int | Sequence[int] | None
     timeout: Time
     processes: Count
     open_files: Count
@@ -91,6 +92,14 @@ class Keywords(TypedDict, total=False):
     captures: Sequence[str] | None
     raises: type[BaseException] | Sequence[type[BaseException]] | None
     keep: StrPath | Sequence[StrPath] | None
+    host: (
+        Callable[..., Any] | Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]] | None
+    )
+    host_args: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
+    host_calls: int | None
+    host_bytes: int | str | None
+    host_rate: float | None
+    on_output: Callable[[str, str], object] | None
     name: str | None
     seed: int | None
 
@@ -168,7 +177,12 @@ class Sandboxed(_Common[P, R_co], Protocol[P, R_co]):
     def submit(self: Sandboxed[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call in a fresh sandbox, in the background; cancelling the future kills it."""
 
-    def map(self, *iterables: Iterable[Any], timeout: float | None = None) -> Iterator[R_co]:
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[R_co]:
         """Call for each, several at once; values in order."""
 
     @property
@@ -231,7 +245,12 @@ class AsyncSandboxed(_Common[P, R_co], Protocol[P, R_co]):
     def submit(self: AsyncSandboxed[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call in a fresh sandbox, in the background; cancelling the future kills it."""
 
-    def map(self, *iterables: Iterable[Any], timeout: float | None = None) -> AsyncIterator[R_co]:
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        progress: bool | str = False,
+    ) -> AsyncIterator[R_co]:
         """Call for each, several at once; values in order."""
 
     @property

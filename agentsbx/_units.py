@@ -56,6 +56,9 @@ TIME_EXAMPLES = '"30s", "500ms", "1.5m", 30 (seconds), "unlimited"'
 NET_EXAMPLES = '"api.example.com:443", "*.example.com:443", "10.0.0.0/8:5432", "[2001:db8::1]:443"'
 
 
+_LONGEST = 100  # characters of an amount
+
+
 def _wrong(key: str, value: object, why: str, examples: str) -> PolicyError:
     shown = repr(value)
     if len(shown) > 80:
@@ -64,7 +67,7 @@ def _wrong(key: str, value: object, why: str, examples: str) -> PolicyError:
 
 
 def _parse(key: str, value: str, units: Mapping[str, float], examples: str) -> tuple[float, float]:
-    match = re.match(_NUMBER, value)
+    match = re.match(_NUMBER, value) if len(value) <= _LONGEST else None
     if match is None:
         raise _wrong(key, value, "not a number with a unit", examples)
     unit = match[2].lower()
@@ -148,6 +151,28 @@ def parse_count(key: str, value: object, *, minimum: int = 1) -> int:
     if value > _MAX_COUNT:
         raise _wrong(key, value, "too large", examples)
     return int(value)
+
+
+def parse_cpu_set(key: str, value: object) -> tuple[int, ...]:
+    """CPU numbers: `"0-1,4"`, one number, or a list of numbers.
+
+    >>> parse_cpu_set("cpu_set", "0-1,4"), parse_cpu_set("cpu_set", [3, 1]), parse_cpu_set("c", 2)
+    ((0, 1, 4), (1, 3), (2,))
+    """
+    examples = '"0-1,4" or [0, 1, 4]'
+    parts = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    found: set[int] = set()
+    for part in parts:
+        for word in str(part).split(",") if isinstance(part, (str, int)) else [""]:
+            first, dash, last = word.strip().partition("-")
+            last = last if dash else first
+            numbers = first.isascii() and first.isdigit() and last.isascii() and last.isdigit()
+            if isinstance(part, bool) or not numbers or max(len(first), len(last)) > 4:
+                raise _wrong(key, value, "not numbers of CPUs", examples)
+            if not int(first) <= int(last) < 1024:
+                raise _wrong(key, value, "not in order, or above 1023", examples)
+            found.update(range(int(first), int(last) + 1))
+    return tuple(sorted(found))
 
 
 def parse_share(key: str, value: object) -> float:

@@ -37,7 +37,8 @@ def run(
     call that was denied, in order, also where the command swallowed the error. `keep=["*.png"]`
     brings files of private places (`$HOME`, `$TMPDIR`, `/tmp`) back as `Result.files`.
 
-    The command's output is captured in `Result.stdout` and `Result.stderr`. With `check=True` what
+    The command's output is captured in `Result.stdout` and `Result.stderr`;
+    `on_output=lambda stream, text: ...` is told of it as it comes. With `check=True` what
     stopped the command (timeout, memory ...) is raised, and so is an exit code other than 0, as
     `JobDied`.
 
@@ -68,6 +69,7 @@ def run(
             cancel=cancel,
             explain=explain,
             keep=options.get("keep", ()),
+            on_output=options.get("on_output"),
         )
     except BaseException:
         cancel.cancel()

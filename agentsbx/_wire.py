@@ -48,6 +48,7 @@ class Frame(enum.IntEnum):
     MODULE = 2
     EXEC = 3
     RESUME = 4
+    HOST_ANSWER = 9
     RESULT = 16
     ERROR = 17
     IMPORT = 18
@@ -60,6 +61,7 @@ class Frame(enum.IntEnum):
     NOTE = 25
     FILES = 26
     YIELD = 27
+    HOST_CALL = 32
 
 
 class Event(enum.IntEnum):

@@ -26,6 +26,8 @@ SNAPSHOT = 4
 _FRAME = int(Event.FRAME)
 _CALL, _RESULT = int(Frame.CALL), int(Frame.RESULT)
 _RESUME, _YIELD = int(Frame.RESUME), int(Frame.YIELD)
+_HOST_CALL, _HOST_ANSWER = int(Frame.HOST_CALL), int(Frame.HOST_ANSWER)
+_aside: list[Any] = []  # RESUME frames that came to a thread which waits for something else
 _keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
 _n_files = 0  # there, before any code of the user ran
 
@@ -36,14 +38,38 @@ class HostGone(Exception):
 
 def _read_frame(want: int, channel: int = CHANNEL) -> tuple[bytes | memoryview, list[memoryview]]:
     """Next frame, which must be of that kind: (body, [view of the whole memfd] or [])."""
-    event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1)
-    if event != _FRAME or kind != want:
-        raise HostGone
-    if memfd < 0:
-        return body, []
-    view = _transfer.map_private(memfd, n_memfd)
-    os.close(memfd)
-    return view[:n_body], [view]
+    while True:
+        if _aside and want == _RESUME:
+            return _aside.pop(0)  # type: ignore[no-any-return]
+        body: bytes | memoryview
+        event, kind, body, memfd, n_body, n_memfd = _core.wait_frame(channel, -1, -1, -1)
+        whole = []
+        if memfd >= 0:
+            whole = [_transfer.map_private(memfd, n_memfd)]
+            os.close(memfd)
+            body = whole[0][:n_body]
+        if event == _FRAME and kind == want:
+            return body, whole
+        if event != _FRAME or not _other(kind, body, whole):
+            raise HostGone
+
+
+def _other(kind: int, body: bytes | memoryview, whole: list[memoryview]) -> bool:
+    """Take a frame that another thread, or a host call that was interrupted, waits for."""
+    if kind == _RESUME:
+        _aside.append((body, whole))
+    elif kind == _HOST_ANSWER and _job is not None:
+        # Loaded though nobody waits for it any more: the next pickle goes on from it.
+        _job.receiver.heard(_job.answer(body, whole))
+    return kind in (_RESUME, _HOST_ANSWER)
+
+
+_job: _Job | None = None
+
+
+def _send_host_call(body: bytes, buffers: list[memoryview]) -> None:
+    _flush()
+    _send(_HOST_CALL, body, buffers)
 
 
 def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[memoryview]:
@@ -52,7 +78,7 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
 
 def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
     lengths = [b.nbytes for b in buffers] if buffers else []
-    packed = _header.pack_result(body, lengths, () if kind == _YIELD else _alive())
+    packed = _header.pack_result(body, lengths, () if kind in (_YIELD, _HOST_CALL) else _alive())
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return
@@ -108,6 +134,7 @@ class _Job:
         self.blas_threads = 1
         self.receiver = Receiver()
         self.receiver.install_importer(_request_module)
+        self.receiver.talk = _send_host_call, lambda: self.answer(*_read_frame(_HOST_ANSWER))
 
     def load_waiting(self, fd: int = SNAPSHOT) -> None:
         """Snapshot of the pool, given at the fork."""
@@ -127,6 +154,13 @@ class _Job:
         self.blas_threads = _apply(setup)
         buffers = _transfer.split(rest, 0, lengths)[1] if lengths else ()
         self.receiver.load_snapshot(blob, buffers)
+
+    def answer(self, body: bytes | memoryview, whole: list[memoryview]) -> Any:
+        """Rebuild what the host says to a host call."""
+        blob, lengths, plain = _header.unpack(body)
+        if not blob:
+            return plain
+        return self.receiver.load_more(blob, _buffers(whole, len(body), lengths))
 
     def run(self) -> None:
         global _keep
@@ -178,7 +212,8 @@ class _Job:
 
     def _heard(self) -> tuple[int, Any]:
         """Next word of the host to a generator."""
-        body, whole = _read_frame(_RESUME)
+        with self.receiver.lock:  # other threads may wait for answers of the host
+            body, whole = _read_frame(_RESUME)
         word, blob, lengths = _header.unpack(body)
         if not blob:
             return word, None
@@ -351,8 +386,10 @@ def prepare() -> _Job:
 
 def run(job: _Job, version: int, cpu: int) -> None:
     """Entry of a forked job; never returns."""
-    global _n_files
+    global _n_files, _job
     code = 0
+    _job = job
+    job.receiver.pid = posix.getpid()
     try:
         try:
             _n_files = _core.count_leftovers()

@@ -168,6 +168,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...],
         Meta(description="Folders like site-packages, searched before the interpreter's own."),
     ] = ()
+    cpu_set: Annotated[
+        tuple[int, ...], Meta(description="Numbers of the CPUs that it runs on; empty: any.")
+    ] = ()
     widen: Annotated[
         tuple[str, ...], Meta(description="Keywords that code may widen beyond this file.")
     ] = ("*",)

@@ -26,6 +26,7 @@ __all__ = [
     "Discarded",
     "Exit",
     "Files",
+    "HostCall",
     "KeptFile",
     "LeftFile",
     "Limit",
@@ -123,6 +124,28 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
         return self.cause == "exited" and self.code == 0
 
 
+class HostCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a host function by a job (`host=`, `host_args=`).
+
+    `name` is the function's, or `parameter.attribute`; `arguments` their text, of at most 200
+    characters; `error` what the job was told (`"TypeError: ..."`), None where it went well;
+    `duration_s` seconds on the host.
+
+    >>> HostCall(name="search", arguments="'x'").ok
+    True
+    """
+
+    name: str
+    arguments: str = ""
+    error: str | None = None
+    duration_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job was given a value."""
+        return self.error is None
+
+
 class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False, dict=False):
     """Everything about one call; `fn.run(...)` returns it and never raises for the body.
 
@@ -135,7 +158,7 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
     (`$HOME`, `$TMPDIR`, `/tmp`, `/dev/shm`) and is gone: empty where nothing was, None where nobody
     could look, since the job was killed. `files` holds what `keep=` brought back. `notes_dropped`
     counts the log records and warnings beyond 10,000 or 8 MiB, which did not reach the host's
-    loggers and filters.
+    loggers and filters. `host_calls` records each call of a host function.
 
     >>> result = Result(value=42, call_id="c1")
     >>> result.ok, result.unwrap()
@@ -159,6 +182,7 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
     discarded: Discarded | None = None
     files: Files = Files()
     notes_dropped: int = 0
+    host_calls: tuple[HostCall, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -234,6 +258,9 @@ class Result(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True, eq=False,
             lines += ["", f"kept: {kept}"]
         if self.discarded:
             lines += ["", f"left and gone: {self.discarded.summary(20)}"]
+        if self.host_calls:
+            lines += ["", "host calls"]
+            lines += [f"  {c.name}({c.arguments}) {c.error or 'ok'}" for c in self.host_calls[:20]]
         if self.notes_dropped:
             lines += ["", f"log records and warnings dropped: {self.notes_dropped}"]
         return "\n".join(lines)

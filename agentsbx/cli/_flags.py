@@ -32,6 +32,7 @@ _WORDS = {
     "timeout": ("TIME", "wall clock (30s)"),
     "cpu-time": ("TIME", "CPU time of the tree"),
     "cpus": ("N", "CPUs at once; 0.5 is half of one"),
+    "cpu-set": ("LIST", "numbers of the CPUs that it runs on (0-1,4)"),
     "processes": ("N", "processes and threads together (64)"),
     "open-files": ("N", "open files per process (256)"),
     "file-size": ("SIZE", "largest file that can be written (256MB)"),

@@ -31,6 +31,7 @@ enum sbx_frame_kind {
     SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
                            optional */
     SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
+    SBX_FRAME_HOST_ANSWER = 9, /* to HOST_CALL: agentsbx/_bridge.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
     SBX_FRAME_ERROR,       /* body: codec bytes of an exception */
@@ -50,7 +51,9 @@ enum sbx_frame_kind {
                           lines (agentsbx/_notes.py); any number before the answer */
     SBX_FRAME_FILES,   /* before the last frame, where something was left in private
                                places: struct sbx_files, then its records */
-    SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
+    SBX_FRAME_YIELD = 27,     /* body: codec bytes of one item of a generator */
+    SBX_FRAME_HOST_CALL = 32, /* body: agentsbx/_bridge_job.py HEAD, then codec bytes of
+                                 the arguments of a host function */
 };
 
 struct sbx_frame {

@@ -75,7 +75,7 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
     union ctl ctl;
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     unsigned got = 0;
-    int is_cut = 0;
+    int is_cut = 0, is_short = 0;
     ssize_t r;
 
     if (n_fds)
@@ -103,7 +103,7 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
                 /* not 0-2, where a host without standard streams would print to */
                 fd = sbx_fd_lift(fd);
                 if (fd < 0)
-                    is_cut = 1;
+                    is_short = 1;
                 else
                     fds[got++] = fd;
             } else { /* CMSG_SPACE padding can let one more through */
@@ -114,11 +114,13 @@ ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
     /* A message without bytes reads like the end: what rides on it must not stay open.
      */
     is_cut |= msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
-    if (r == 0 || is_cut)
+    /* The kernel says the same of what we have no numbers for; then there was room. */
+    is_short |= (msg.msg_flags & MSG_CTRUNC) && got < max_fds;
+    if (r == 0 || is_cut || is_short)
         while (got)
             sbx_close(&fds[--got]);
-    if (is_cut)
-        return -EMSGSIZE;
+    if (is_cut || is_short)
+        return is_short ? -EMFILE : -EMSGSIZE;
     if (n_fds)
         *n_fds = got;
     return r;

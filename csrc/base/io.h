@@ -44,8 +44,9 @@ int sbx_send(int sock, const void *head, size_t n_head, const void *body, size_t
              const int *fds, unsigned n_fds, int flags);
 
 /* Receive one message. Returns its length (0 = peer closed), or -errno (-EMSGSIZE:
- * longer than n, or more fds than max_fds; what came along is closed). Received fds are
- * CLOEXEC and above 2; *n_fds counts them. */
+ * longer than n, or more fds than max_fds; -EMFILE: fewer numbers are left than fds
+ * came; what came along is closed). Received fds are CLOEXEC and above 2; *n_fds counts
+ * them. */
 ssize_t sbx_recv(int sock, void *buf, size_t n, int *fds, unsigned max_fds,
                  unsigned *n_fds, int flags);
 

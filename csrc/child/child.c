@@ -57,6 +57,7 @@ static int run_ops(struct sbx_setup *s, struct sbx_err *e)
             else
                 r = sbx_limits_rlimit(s, op, i, e);
             break;
+        case SBX_OP_CPUS: r = sbx_limits_cpus(s, op, i, e); break;
         case SBX_OP_CAPS: r = sbx_limits_caps(s, op, i, e); break;
         case SBX_OP_LANDLOCK: r = sbx_walls_landlock(s, i, &next, e); break;
         case SBX_OP_SECCOMP: r = sbx_walls_seccomp(s, op, i, e); break;

@@ -74,6 +74,8 @@ int sbx_ids_sysctl(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
                    struct sbx_err *e);
 int sbx_limits_rlimit(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
                       struct sbx_err *e);
+int sbx_limits_cpus(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                    struct sbx_err *e);
 int sbx_limits_caps(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
                     struct sbx_err *e);
 int sbx_walls_landlock(struct sbx_setup *s, unsigned first, unsigned *next,

@@ -22,6 +22,39 @@ int sbx_limits_rlimit(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
     return 0;
 }
 
+/* The kernel takes the CPUs that the cpuset allows and leaves out the others in silence
+ * (sched_setaffinity(2)): what it took is read back, and must be all. */
+int sbx_limits_cpus(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
+                    struct sbx_err *e)
+{
+    enum { BITS = 8 * sizeof(unsigned long), WORDS = 16 }; /* 1024 CPUs: CPU_SETSIZE */
+    unsigned long want[WORDS] = {0}, got[WORDS] = {0};
+    const char *c = sbx_plan_str(s->plan, op->text);
+    unsigned cpu = 0;
+
+    for (;; c++) {
+        if (*c >= '0' && *c <= '9') {
+            cpu = cpu * 10 + (unsigned)(*c - '0');
+            if (cpu >= BITS * WORDS)
+                return sbx_fail(e, SBX_STAGE_RLIMIT, i, EINVAL);
+            continue;
+        }
+        if (*c && *c != ',')
+            return sbx_fail(e, SBX_STAGE_RLIMIT, i, EINVAL);
+        want[cpu / BITS] |= 1ul << (cpu % BITS);
+        cpu = 0;
+        if (!*c)
+            break;
+    }
+    if (syscall(SYS_sched_setaffinity, 0, sizeof want, want) < 0 ||
+        syscall(SYS_sched_getaffinity, 0, sizeof got, got) < 0)
+        return sbx_fail(e, SBX_STAGE_RLIMIT, i, errno);
+    for (unsigned w = 0; w < WORDS; w++)
+        if (want[w] != got[w])
+            return sbx_fail(e, SBX_STAGE_RLIMIT, i, EINVAL);
+    return 0;
+}
+
 int sbx_limits_caps(struct sbx_setup *s, const struct sbx_op *op, unsigned i,
                     struct sbx_err *e)
 {

@@ -25,6 +25,7 @@ static const uint8_t op_rules[SBX_N_OPS] = {
     [SBX_OP_IDS] = IN_JOB,
     [SBX_OP_SYSCTL] = IN_JOB | PATH | TEXT,
     [SBX_OP_RLIMIT] = IN_TEMPLATE | IN_JOB,
+    [SBX_OP_CPUS] = IN_JOB | TEXT,
     [SBX_OP_CAPS] = IN_JOB,
     [SBX_OP_LANDLOCK] = IN_JOB | PATH,
     [SBX_OP_SECCOMP] = IN_TEMPLATE | IN_JOB,
@@ -39,7 +40,7 @@ static int group_of(unsigned kind)
 {
     return kind <= SBX_OP_DETACH   ? 0
            : kind <= SBX_OP_SYSCTL ? 1
-           : kind == SBX_OP_RLIMIT ? 2
+           : kind <= SBX_OP_CPUS   ? 2
            : kind <= SBX_OP_CANARY ? 3
                                    : 4;
 }

@@ -82,6 +82,7 @@ enum sbx_op_kind {
                         namespace */
     /* -- limits ------------------------------------------------------------------- */
     SBX_OP_RLIMIT, /* setrlimit(arg, a soft, b hard) */
+    SBX_OP_CPUS, /* job: run on the CPUs of text only ("0,1,5"), all of them or fail */
     /* -- walls -------------------------------------------------------------------- */
     SBX_OP_CAPS, /* empty bounding, ambient, inheritable, effective and permitted sets;
                     securebits locked; no_new_privs */

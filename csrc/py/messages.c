@@ -95,9 +95,10 @@ static int left_ms(uint64_t until_ns)
 PyDoc_STRVAR(
     recv_doc,
     "recv(sock, max_bytes: int, max_fds: int = 0, timeout_ms: int = -1)\n"
-    "-> tuple[bytes, tuple[int, ...]] | None\n\n"
+    "-> tuple[bytes, Descriptors] | None\n\n"
     "Receive one message; b'' means that the peer closed, None that the time is over.\n"
-    "Descriptors beyond max_fds are refused with EMSGSIZE.");
+    "Descriptors beyond max_fds are refused with EMSGSIZE; EMFILE: no number was "
+    "left.");
 
 static PyObject *py_recv(PyObject *self, PyObject *args)
 {
@@ -105,7 +106,6 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     unsigned n_fds = 0;
     ssize_t n = 0;
 
-    (void)self;
     if (!PyArg_ParseTuple(args, "ii|ii", &sock, &max_bytes, &max_fds, &timeout))
         return NULL;
     if (max_bytes <= 0 || max_bytes > SBX_MAX_MSG || max_fds < 0 || max_fds > MAX_FDS) {
@@ -137,9 +137,12 @@ static PyObject *py_recv(PyObject *self, PyObject *args)
     }
     PyObject *data = n < 0 ? sbx_py_errno(n) : PyBytes_FromStringAndSize(buf, n);
     PyMem_Free(buf);
-    if (!data)
+    if (!data) {
+        while (n >= 0 && n_fds)
+            close(fds[--n_fds]);
         return NULL;
-    PyObject *got = tuple_of_fds(fds, n_fds);
+    }
+    PyObject *got = sbx_py_own(self, fds, n_fds);
     PyObject *both = got ? PyTuple_Pack(2, data, got) : NULL;
     Py_XDECREF(got);
     Py_DECREF(data);
@@ -205,8 +208,9 @@ static PyObject *py_send_frame(PyObject *self, PyObject *args)
 
 /* (event, kind, body, memfd, n_body, n_memfd) from one received frame; checks only its
  * shape. */
-static PyObject *frame_tuple(const char *buf, ssize_t n, int fd)
+static PyObject *frame_tuple(const char *buf, ssize_t n, int *memfd)
 {
+    int fd = *memfd;
     struct sbx_frame f;
 
     if (n >= (ssize_t)sizeof f)
@@ -214,7 +218,7 @@ static PyObject *frame_tuple(const char *buf, ssize_t n, int fd)
     if (n < (ssize_t)sizeof f || n != (ssize_t)sizeof f + f.n_inline ||
         (f.n_memfd != 0) != (fd >= 0) || f.n_body > f.n_memfd ||
         f.n_memfd > LLONG_MAX) {
-        sbx_close(&fd);
+        sbx_close(memfd);
         return Py_BuildValue("(iiy#iKK)", FRAME, 0, "", (Py_ssize_t)0, -1, 0ULL, 0ULL);
     }
     return Py_BuildValue("(iiy#iKK)", FRAME, (int)f.kind, buf + sizeof f,
@@ -228,14 +232,28 @@ static PyObject *bytes_event(int event, const char *buf, ssize_t n)
                          n < 0 ? (Py_ssize_t)0 : (Py_ssize_t)n, -1, 0ULL, 0ULL);
 }
 
-PyDoc_STRVAR(wait_frame_doc,
-             "wait_frame(channel, out, err, timeout_ms)\n"
-             "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
-             "Wait for what a job does next. event: 0 time over, 1 "
-             "frame (kind 0: malformed), 2 bytes on\n"
-             "stdout (b'' = closed), 3 on stderr, 4 channel closed. fds "
-             "of -1 are not watched.\n"
-             "A signal handler that raises ends the wait.");
+/* A received memfd into the caller's owner, if it gave one. *fd is closed on failure.
+ */
+static int adopt(PyObject *module, PyObject *owner, int *fd)
+{
+    if (!owner || owner == Py_None)
+        return 0;
+    int r = sbx_py_adopt(module, owner, *fd);
+    if (r < 0)
+        sbx_close(fd);
+    return r;
+}
+
+PyDoc_STRVAR(
+    wait_frame_doc,
+    "wait_frame(channel, out, err, timeout_ms, owner: Descriptors | None = None)\n"
+    "-> tuple[event, kind, body, memfd, n_body, n_memfd]\n\n"
+    "Wait for what a job does next. event: 0 time over, 1 "
+    "frame (kind 0: malformed), 2 bytes on\n"
+    "stdout (b'' = closed), 3 on stderr, 4 channel closed. fds "
+    "of -1 are not watched.\n"
+    "A signal handler that raises ends the wait. A memfd belongs to `owner`, if "
+    "given.");
 
 static PyObject *py_wait_frame(PyObject *self, PyObject *args)
 {
@@ -246,8 +264,9 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     ssize_t n = 0;
     struct pollfd p[N] = {{-1, POLLIN, 0}, {-1, POLLIN, 0}, {-1, POLLIN, 0}};
 
-    (void)self;
-    if (!PyArg_ParseTuple(args, "iiii", &p[0].fd, &p[1].fd, &p[2].fd, &timeout))
+    PyObject *owner = NULL;
+    if (!PyArg_ParseTuple(args, "iiii|O", &p[0].fd, &p[1].fd, &p[2].fd, &timeout,
+                          &owner))
         return NULL;
     char *buf = PyMem_Malloc(READ_SIZE);
     if (!buf)
@@ -272,13 +291,16 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
         result = bytes_event(TIME_OVER, "", 0);
     else if (ready == 0 && (n == 0 || n == -ECONNRESET))
         result = bytes_event(CLOSED, "", 0);
+    else if (ready == 0 && n == -EMFILE) /* ours, not the job's fault */
+        result = sbx_py_errno(n);
     else if (ready == 0)
-        result =
-            n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
+        result = n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, &fd);
     else if (ready < N)
         result = bytes_event(events[ready], buf, n);
     else
         result = sbx_py_errno(n);
+    if (result && adopt(self, owner, &fd) < 0)
+        Py_CLEAR(result);
     PyMem_Free(buf);
     return result;
 }
@@ -300,7 +322,8 @@ static PyObject *py_socketpair(PyObject *self, PyObject *args)
 
 PyDoc_STRVAR(
     exchange_doc,
-    "exchange(channel, out, err, kind: int, body: bytes, timeout_ms)\n"
+    "exchange(channel, out, err, kind: int, body: bytes, timeout_ms,\n"
+    "owner: Descriptors | None = None)\n"
     "-> tuple[event, kind, body, memfd, n_body, n_memfd, stdout: bytes, stderr: "
     "bytes]\n\n"
     "The usual call in one step: send a frame, wait a moment for the answer, take what "
@@ -316,8 +339,9 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     ssize_t n = 0;
     Py_buffer body;
 
-    (void)self;
-    if (!PyArg_ParseTuple(args, "iiiiy*i", &chan, &out, &err, &kind, &body, &timeout))
+    PyObject *owner = NULL;
+    if (!PyArg_ParseTuple(args, "iiiiy*i|O", &chan, &out, &err, &kind, &body, &timeout,
+                          &owner))
         return NULL;
     char *buf = body.len <= SBX_FRAME_INLINE ? PyMem_Malloc(READ_SIZE) : NULL;
     if (!buf) {
@@ -343,6 +367,7 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&body);
     PyObject *result = NULL, *said = NULL, *cried = NULL, *frame = NULL;
+    int is_owned = 0;
     if (PyErr_CheckSignals() < 0) /* Ctrl-C: the caller kills the job */
         ;
     else if (sent < 0)
@@ -351,9 +376,13 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
         frame = bytes_event(TIME_OVER, "", 0);
     else if (n == 0 || n == -ECONNRESET)
         frame = bytes_event(CLOSED, "", 0);
+    else if (n == -EMFILE)
+        (void)sbx_py_errno(n);
     else
-        frame =
-            n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, n_fds ? fd : -1);
+        frame = n < 0 ? bytes_event(FRAME, "", 0) : frame_tuple(buf, n, &fd);
+    is_owned = frame && owner && owner != Py_None;
+    if (frame && adopt(self, owner, &fd) < 0)
+        Py_CLEAR(frame);
     if (frame) {
         said = ready ? sbx_py_drain(out, buf) : PyBytes_FromStringAndSize("", 0);
         cried =
@@ -364,7 +393,7 @@ static PyObject *py_exchange(PyObject *self, PyObject *args)
         PyObject *rest = PyTuple_Pack(2, said, cried);
         result = rest ? PySequence_Concat(frame, rest) : NULL;
         Py_XDECREF(rest);
-    } else {
+    } else if (!is_owned) {
         sbx_close(&fd);
     }
     Py_XDECREF(frame);

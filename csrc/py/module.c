@@ -19,6 +19,22 @@ static int exec_module(PyObject *module)
     for (PyMethodDef **group = groups; *group; group++)
         if (PyModule_AddFunctions(module, *group) < 0)
             return -1;
+    return sbx_py_owner_add(module);
+}
+
+static int traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct sbx_py_state *state = PyModule_GetState(module);
+
+    Py_VISIT(state->owner_type);
+    return 0;
+}
+
+static int clear(PyObject *module)
+{
+    struct sbx_py_state *state = PyModule_GetState(module);
+
+    Py_CLEAR(state->owner_type);
     return 0;
 }
 
@@ -34,7 +50,10 @@ static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "agentsbx._core",
     .m_doc = "C core of agentsbx: messages, frames, filters, the zygote's serve loop.",
+    .m_size = sizeof(struct sbx_py_state),
     .m_slots = slots,
+    .m_traverse = traverse,
+    .m_clear = clear,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

@@ -177,7 +177,8 @@ static pid_t start_supervisor(struct sbx_launch *l, int *pidfd, struct sbx_err *
     /* No cgroup namespace: with one, the supervisor could not put jobs into groups
      * outside its own. */
     const uint64_t flags =
-        CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+        CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+        CLONE_NEWNET; /* empty: it speaks over the sockets that it is given */
     int go[2], r;
     unsigned char may_use_cg;
 

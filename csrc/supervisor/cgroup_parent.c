@@ -220,6 +220,8 @@ void sbx_cg_remove_parents(struct sbx_cg *cg)
                 break;
             nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
         }
+        /* A killed broker's, whose processes were still dying when we started. */
+        remove_stale(d->up_fd);
         sbx_close(&d->fd);
         sbx_close(&d->up_fd);
     }

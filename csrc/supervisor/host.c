@@ -138,7 +138,7 @@ int sbx_host_serve(struct sbx_sup *s)
         sbx_recv(s->l->control_fd, &m, sizeof m, fds, MAX_FDS, &n_fds, MSG_DONTWAIT);
     int r = 0;
 
-    if (n == -EAGAIN || n == -EMSGSIZE)
+    if (n == -EAGAIN || n == -EMSGSIZE || n == -EMFILE)
         return 0;
     if (n <= 0)
         return -EPIPE;

@@ -8,11 +8,12 @@
 
 #include "../base/io.h"
 #include "../base/sys.h"
+#include "proc.h"
 #include "supervisor.h"
 
 enum { CHANNEL_BYTES = 256 * 1024, MAX_EARLY_DEATHS = 3 };
 static const uint64_t SETUP_NS = 30000000000ull, UNUSED_NS = 3000000000ull,
-                      FIRST_POLL_NS = 10000000;
+                      FIRST_POLL_NS = 10000000, EXIT_NS = 5000000000ull;
 
 /* id = serial * SBX_MAX_JOBS + index */
 struct sbx_jb *sbx_job_find(struct sbx_sup *s, uint64_t id)
@@ -20,6 +21,14 @@ struct sbx_jb *sbx_job_find(struct sbx_sup *s, uint64_t id)
     struct sbx_jb *j = &s->jobs[id % SBX_MAX_JOBS];
 
     return id && j->state != JOB_FREE && j->id == id ? j : NULL;
+}
+
+/* A job of that zygote: ids can be guessed. */
+static struct sbx_jb *find_of(struct sbx_sup *s, const struct sbx_tmpl *t, uint64_t id)
+{
+    struct sbx_jb *j = sbx_job_find(s, id);
+
+    return j && j->tmpl == t ? j : NULL;
 }
 
 static struct sbx_jb *new_job(struct sbx_sup *s, struct sbx_plc *p)
@@ -35,7 +44,7 @@ static struct sbx_jb *new_job(struct sbx_sup *s, struct sbx_plc *p)
         j->tmpl = p->tmpl;
         j->version = p->version;
         j->pidfd = j->channel_fd = j->out_fd = j->err_fd = j->listener_fd = -1;
-        j->deadline_ns = j->next_poll_ns = SBX_NEVER;
+        j->deadline_ns = j->next_poll_ns = j->exit_ns = SBX_NEVER;
         j->setup_deadline_ns = sbx_now_ns() + SETUP_NS;
         if (i >= s->max_job)
             s->max_job = i + 1;
@@ -183,11 +192,13 @@ int sbx_job_fork(struct sbx_sup *s, struct sbx_plc *p)
     return 0;
 }
 
-void sbx_job_forked(struct sbx_sup *s, const struct sbx_forked *m, int *pidfd)
+void sbx_job_forked(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_forked *m,
+                    int *pidfd)
 {
-    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+    struct sbx_jb *j = find_of(s, t, m->job_id);
+    int r;
 
-    if (!j)
+    if (!j || j->pidfd >= 0)
         return;
     if (m->err.stage || *pidfd < 0) {
         struct sbx_err e = m->err;
@@ -196,14 +207,21 @@ void sbx_job_forked(struct sbx_sup *s, const struct sbx_forked *m, int *pidfd)
         free_job(s, j);
         return;
     }
+    /* Whatever else it may be: with it the job could not be killed. */
+    r = sbx_pidfd_kill(*pidfd, 0);
+    if (r && r != -ESRCH) {
+        sbx_template_drop(s, t);
+        return;
+    }
     j->pidfd = steal_fd(pidfd);
     if (j->is_killed)
         sbx_pidfd_kill(j->pidfd, SIGKILL);
 }
 
-void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener)
+void sbx_job_ready(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_ready *m,
+                   int *listener)
 {
-    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+    struct sbx_jb *j = find_of(s, t, m->job_id);
 
     if (!j || j->state != JOB_FORKING)
         return;
@@ -239,6 +257,8 @@ void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause)
 {
     if (cause > j->cause)
         j->cause = cause;
+    if (!j->is_killed)
+        j->exit_ns = sbx_now_ns() + EXIT_NS;
     j->is_killed = 1;
     set_not_waiting(j);
     j->deadline_ns = j->setup_deadline_ns = SBX_NEVER;
@@ -280,19 +300,17 @@ void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
     sbx_close(&reply_fd);
 }
 
-void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m)
+void sbx_job_exited(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_exited *m)
 {
-    struct sbx_jb *j = sbx_job_find(s, m->job_id);
+    struct sbx_jb *j = find_of(s, t, m->job_id);
     struct sbx_exit x = {.wait_status = m->wait_status,
                          .utime_us = m->utime_us,
                          .stime_us = m->stime_us,
                          .peak_memory_bytes = m->maxrss_kb * 1024};
     struct sbx_err e = {0};
-    struct sbx_tmpl *t;
 
     if (!j)
         return;
-    t = j->tmpl;
     sbx_poll_fill(s, j, &x);
     if (WIFSIGNALED(m->wait_status) && j->cause == SBX_CAUSE_EXITED)
         j->cause = SBX_CAUSE_SIGNALED;
@@ -322,6 +340,16 @@ void sbx_job_lost(struct sbx_sup *s, struct sbx_jb *j)
     finish(s, j, &x);
 }
 
+/* Killed a while ago. A zygote that does not tell of a dead job is stopped, hangs, or
+ * was taken over: somebody waits for that word, and the job may not be what died. */
+static void look_after(struct sbx_sup *s, struct sbx_jb *j, uint64_t now_ns)
+{
+    if (j->pidfd >= 0 && sbx_proc_is_dead(j->pidfd) &&
+        j->tmpl->state == TEMPLATE_SERVING)
+        sbx_template_drop(s, j->tmpl);
+    j->exit_ns = now_ns + EXIT_NS;
+}
+
 uint64_t sbx_job_tick(struct sbx_sup *s, uint64_t now_ns)
 {
     uint64_t next = SBX_NEVER;
@@ -342,9 +370,12 @@ uint64_t sbx_job_tick(struct sbx_sup *s, uint64_t now_ns)
             sbx_job_kill(j, SBX_CAUSE_CANCELLED);
         if (j->state == JOB_RUNNING && !j->is_killed && j->next_poll_ns <= now_ns)
             sbx_poll_job(s, j, now_ns);
+        if (j->exit_ns <= now_ns)
+            look_after(s, j, now_ns);
         uint64_t t = j->state == JOB_FORKING ? j->setup_deadline_ns : j->deadline_ns;
         if (j->state == JOB_RUNNING && !j->is_killed && j->next_poll_ns < t)
             t = j->next_poll_ns;
+        t = j->exit_ns < t ? j->exit_ns : t;
         next = t < next ? t : next;
     }
     return next;

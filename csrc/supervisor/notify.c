@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
 
 #include "../base/io.h"
 #include "../base/sys.h"
@@ -22,7 +23,7 @@
 
 /* Then the listener is closed and the kernel answers ENOSYS: still denied, no longer
  * recorded. */
-enum { MAX_NOTIFIED = 256 };
+enum { MAX_NOTIFIED = 256, PATIENCE_US = 50000 };
 
 static int errno_for(uint32_t nr)
 {
@@ -109,6 +110,26 @@ static int is_suicide(const struct seccomp_data *d)
            (uint32_t)d->args[0] == 1 && sig == SIGKILL;
 }
 
+static void on_alarm(int sig)
+{
+    (void)sig;
+}
+
+/* One record. The kernel waits here when somebody else took it: a listener that our
+ * zygote or a job kept a copy of must not stop us, who keep all the deadlines. A signal
+ * without SA_RESTART ends the wait. 0 or -errno, -EINTR: so it was. */
+static int receive(int listener, void *in)
+{
+    const struct itimerval patience = {.it_value.tv_usec = PATIENCE_US}, none = {0};
+    struct sigaction act = {.sa_handler = on_alarm};
+
+    sigaction(SIGALRM, &act, NULL);
+    setitimer(ITIMER_REAL, &patience, NULL);
+    int r = ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, in) ? -errno : 0;
+    setitimer(ITIMER_REAL, &none, NULL);
+    return r;
+}
+
 void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
 {
     struct sbx_jb *j = sbx_job_find(s, job_id);
@@ -130,8 +151,9 @@ void sbx_notify_serve(struct sbx_sup *s, uint64_t job_id, uint32_t events)
     }
     memset(&in, 0, sizeof in);
     memset(&out, 0, sizeof out);
-    if (ioctl(j->listener_fd, SECCOMP_IOCTL_NOTIF_RECV, &in)) {
-        if (errno != ENOENT && errno != EINTR) /* the caller died meanwhile: fine */
+    int r = receive(j->listener_fd, &in);
+    if (r) {
+        if (r != -ENOENT) /* the caller died meanwhile: fine */
             sbx_loop_close(s, &j->listener_fd);
         return;
     }

@@ -6,18 +6,11 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/prctl.h>
 
 #include "../base/io.h"
 #include "../base/sys.h"
-
-/* struct landlock_ruleset_attr of ABI 6; older kernels take the prefix that they know.
- */
-struct landlock_attr_v6 {
-    uint64_t fs, net, scoped;
-};
 
 pid_t sbx_proc_clone(uint64_t flags, int *pidfd)
 {
@@ -72,28 +65,14 @@ int sbx_proc_map_ids(pid_t pid, uint32_t inside_uid, uint32_t outside_uid,
                               map_line(line, inside_gid, outside_gid, n));
 }
 
-int sbx_proc_landlock(void)
+int sbx_proc_landlock_abi(void)
 {
-    struct landlock_attr_v6 a = {0};
-    int abi, r;
-
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        return -errno;
-    abi = SBX_RET(
+    int abi = SBX_RET(
         syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION));
+
     if (abi < 0) /* not built in, switched off, or hidden by a container's filter */
         return abi == -ENOSYS || abi == -EOPNOTSUPP || abi == -EPERM ? 0 : abi;
-    if (abi < 4) /* file rights only: nothing that we may take */
-        return abi;
-    a.net = 3;                   /* bind and connect of TCP */
-    a.scoped = abi >= 6 ? 3 : 0; /* abstract sockets, signals */
-    SBX_FD int fd = SBX_RET(
-        syscall(SYS_landlock_create_ruleset, &a,
-                abi >= 6 ? sizeof a : offsetof(struct landlock_attr_v6, scoped), 0));
-    if (fd < 0)
-        return fd;
-    r = SBX_RET(syscall(SYS_landlock_restrict_self, fd, 0));
-    return r < 0 ? r : abi;
+    return abi;
 }
 
 int sbx_proc_keep_caps(uint64_t keep)

@@ -1,5 +1,5 @@
 /* proc.h - processes and privileges of the launcher: clone, id maps, capabilities,
- * Landlock.
+ * the Landlock ABI.
  *
  * Used in: broker, supervisor, and a zygote-to-be before it executes. Nothing here
  * allocates. All functions return a value >= 0 or -errno; descriptors are CLOEXEC.
@@ -27,11 +27,10 @@ int sbx_proc_map_ids(pid_t pid, uint32_t inside_uid, uint32_t outside_uid,
                      uint32_t inside_gid, uint32_t outside_gid, uint32_t n,
                      int has_setgroups);
 
-/* no_new_privs, then a Landlock domain with every network right and scope that this
- * kernel knows and no file rules: with file rules the domain could neither mount nor
- * read a job's memory. Returns the ABI (0: no Landlock), or -errno. Before the first
- * fork, so that every descendant is inside. */
-int sbx_proc_landlock(void);
+/* The Landlock ABI of this kernel, 0: none; or -errno. The supervisor takes no domain
+ * of its own: any layer above a job's own denies it LANDLOCK_ACCESS_FS_REFER, even one
+ * without file rules, and so every rename between two directories (decision 16). */
+int sbx_proc_landlock_abi(void);
 
 /* Keep only the capabilities of `keep` (bit set) in the effective, permitted and
  * bounding sets, none in the others. A child in a new user namespace has full sets of

@@ -62,7 +62,9 @@ static int confine(struct sbx_hello *hello)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    r = sbx_proc_landlock();
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        return sbx_fail(e, SBX_STAGE_NNP, 0, errno);
+    r = sbx_proc_landlock_abi();
     if (r < 0)
         return sbx_fail(e, SBX_STAGE_LANDLOCK, 0, r);
     hello->landlock_abi = (uint32_t)r;

@@ -99,6 +99,7 @@ struct sbx_jb {
     struct sbx_slot *slot;
     uint64_t version;
     uint64_t setup_deadline_ns, start_ns, deadline_ns, next_poll_ns;
+    uint64_t exit_ns; /* killed: when its zygote should have said so */
     uint64_t peak_bytes, peak_processes, polled_cpu_ns;
     uint32_t cause;
     uint32_t n_notified, n_denied;
@@ -191,15 +192,19 @@ void sbx_pool_lost(struct sbx_sup *s, struct sbx_plc *p);
 int sbx_job_fork(struct sbx_sup *s,
                  struct sbx_plc *p); /* 0, -EAGAIN: zygote busy, else failed */
 struct sbx_jb *sbx_job_find(struct sbx_sup *s, uint64_t id);
-void sbx_job_forked(struct sbx_sup *s, const struct sbx_forked *m, int *pidfd);
-void sbx_job_ready(struct sbx_sup *s, const struct sbx_ready *m, int *listener);
+/* What the zygote `t` says, or a job of its in set-up. A zygote that was taken over is
+ * hostile: it speaks for jobs of its own alone, and once of each. */
+void sbx_job_forked(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_forked *m,
+                    int *pidfd);
+void sbx_job_ready(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_ready *m,
+                   int *listener);
 void sbx_job_start(struct sbx_sup *s, const struct sbx_start *m);
 /* SIGKILL to its pid 1; the stronger cause is kept. */
 void sbx_job_kill(struct sbx_jb *j, enum sbx_cause cause);
 /* A waiting sandbox that is in the host's hands: killed if no START comes soon. */
 void sbx_job_expire(struct sbx_jb *j, uint64_t now_ns);
 void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat);
-void sbx_job_exited(struct sbx_sup *s, const struct sbx_exited *m);
+void sbx_job_exited(struct sbx_sup *s, struct sbx_tmpl *t, const struct sbx_exited *m);
 void sbx_job_lost(struct sbx_sup *s, struct sbx_jb *j);
 uint64_t sbx_job_tick(struct sbx_sup *s, uint64_t now_ns);
 

@@ -210,6 +210,11 @@ static int serve_one(struct sbx_sup *s, struct sbx_tmpl *t)
 
     if (n == -EMSGSIZE)
         return 1;
+    if (n == -EMFILE && t->state != TEMPLATE_DYING) {
+        /* Word of a job is lost, and the handle to kill it by. */
+        sbx_template_drop(s, t);
+        return 1;
+    }
     if (n <= 0)
         return 0; /* nothing there, or its end: the pidfd tells */
     if (n == sizeof m.forked && m.head.type == SBX_MSG_FORKED) {
@@ -217,11 +222,11 @@ static int serve_one(struct sbx_sup *s, struct sbx_tmpl *t)
             t->forking_job = 0;
             t->deadline_ns = SBX_NEVER;
         }
-        sbx_job_forked(s, &m.forked, &fd);
+        sbx_job_forked(s, t, &m.forked, &fd);
     } else if (n == sizeof m.ready && m.head.type == SBX_MSG_READY) {
-        sbx_job_ready(s, &m.ready, &fd);
+        sbx_job_ready(s, t, &m.ready, &fd);
     } else if (n == sizeof m.exited && m.head.type == SBX_MSG_EXITED) {
-        sbx_job_exited(s, &m.exited);
+        sbx_job_exited(s, t, &m.exited);
     } else if (n == sizeof m.reply && m.head.type == SBX_MSG_REPLY) {
         answered(s, t, &m.reply);
     }

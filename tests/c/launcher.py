@@ -87,10 +87,14 @@ class Exit(NamedTuple):
     denied: list[Denied]
 
 
-def build(out: Path) -> Path:
-    """Compile the launcher from the tree (not static where the libc has no such pieces)."""
+def build(out: Path, *, without: str = "", more: str = "") -> Path:
+    """Compile the launcher from the tree (not static where the libc has no such pieces).
+
+    `more` takes the place of the source `without`, for a part that was taken over.
+    """
     files = [str(p) for d in SOURCES for p in sorted((ROOT / "csrc" / d).glob("*.c"))]
     files.append(str(ROOT / "csrc/plan/check.c"))
+    files = [f for f in files if not without or not f.endswith(without)] + [more][: bool(more)]
     flags = ["-std=gnu17", "-O1", "-g", "-D_GNU_SOURCE", "-fPIE"]
     for link in ("-static-pie", "-pie"):
         done = subprocess.run([os.environ.get("CC", "cc"), *flags, link, *files, "-o", str(out)])

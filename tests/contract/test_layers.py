@@ -24,12 +24,12 @@ LAYERS = {
 HELPERS = {
     "A": "_await _kept _kinds _policy _protected_names _remedies _site_keys _types _units",
     "B": (
-        "_benign _blas _generator _header _hooks _injob _leftovers _lines _nested _plan _preload "
-        "_protect _pythons _report _seeds _transfer _watch _wire"
+        "_benign _blas _bridge_job _bridge_offers _generator _header _hooks _injob _leftovers "
+        "_lines _nested _plan _preload _protect _pythons _report _seeds _transfer _watch _wire"
     ),
-    "C": "_arena _boxes _command _engine _exits _fast _gate _mirror _notes _notices _noting "
-    "_outcome _output _pools _prepare _said _setup _stream _swallowed _traced",
-    "D": "_calls _describe _futures _load _signature _traps _verbs _why _wrappers",
+    "C": "_arena _boxes _bridge _command _engine _exits _fast _gate _live _mirror _notes _notices "
+    "_noting _outcome _output _pools _prepare _said _setup _shortage _stream _swallowed _traced",
+    "D": "_calls _describe _futures _load _progress _signature _traps _verbs _why _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 

@@ -96,7 +96,14 @@ def test_stubs_have_the_functions_and_parameters_of_the_extension() -> None:
     core = pytest.importorskip("agentsbx._core", reason="machine lacks: a build in place")
     stub = ast.parse((PACKAGE / "_core.pyi").read_text())
     stubbed = {node.name: node.args for node in stub.body if isinstance(node, ast.FunctionDef)}
-    assert set(stubbed) == {name for name in vars(core) if not name.startswith("__")}
+    classes = [node for node in stub.body if isinstance(node, ast.ClassDef)]
+    assert {*stubbed, *(node.name for node in classes)} == {
+        name for name in vars(core) if not name.startswith("__")
+    }
+    for node in classes:
+        methods = {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)}
+        kind = vars(getattr(core, node.name))
+        assert {n for n in methods if n[:2] != "__"} == {n for n in kind if n[:2] != "__"}
     for name, args in stubbed.items():
         names = [a.arg for a in (*args.posonlyargs, *args.args)]
         names += [f"*{args.vararg.arg}"] if args.vararg is not None else []

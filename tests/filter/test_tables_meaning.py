@@ -32,8 +32,11 @@ PROFILES = ("python", "strict", "build")
 ARCHES = ("x86_64", "aarch64")
 
 
-def interesting(meaning: Meaning, name: str) -> Iterator[tuple[int, ...]]:
-    """Yield argument tuples round every number that a rule of this call names."""
+def interesting(meaning: Meaning, name: str, most: int = 1500) -> Iterator[tuple[int, ...]]:
+    """Yield argument tuples round every number that a rule of this call names.
+
+    All of them, or a choice of `most`.
+    """
     per_arg: dict[int, set[int]] = {}
     for case in meaning.args.get(name, {"case": []})["case"]:
         for test in case.get("test", []):
@@ -51,7 +54,7 @@ def interesting(meaning: Meaning, name: str) -> Iterator[tuple[int, ...]]:
     order = sorted(per_arg)
     product = list(itertools.product(*(sorted(per_arg[arg]) for arg in order)))
     picker = random.Random(name)
-    for chosen in product if len(product) <= 1500 else picker.sample(product, 1500):
+    for chosen in product if len(product) <= most else picker.sample(product, most):
         args = [0] * 6
         for arg, value in zip(order, chosen, strict=True):
             args[arg] = value
@@ -60,16 +63,21 @@ def interesting(meaning: Meaning, name: str) -> Iterator[tuple[int, ...]]:
 
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("notify", [True, False])
+@pytest.mark.parametrize(
+    ("notify", "seal", "most"), [(True, False, 10**9), (False, False, 1500), (True, True, 1500)]
+)
 def test_every_number_and_argument_gets_the_verdict_of_the_table(
-    arch: str, profile: str, notify: bool
+    arch: str, profile: str, notify: bool, seal: bool, most: int
 ) -> None:
+    """In the family that most machines use, all combinations; in the others a choice."""
     meaning = Meaning(arch)
-    program = decode(_filter.build_filter(profile, notify=notify, arch=arch))
+    program = decode(
+        _filter.build_filter(profile, notify=notify, arch=arch, memfd_noexec_seal=seal)
+    )
     check_program(program)
     for nr in range(601):
-        for args in interesting(meaning, meaning.names.get(nr, "")):
-            expected = meaning.verdict(profile, nr, args, notify=notify)
+        for args in interesting(meaning, meaning.names.get(nr, ""), most):
+            expected = meaning.verdict(profile, nr, args, notify=notify, seal=seal)
             got = run(program, nr, args, ARCH[arch])
             assert got == expected, (meaning.names.get(nr), nr, [hex(a) for a in args])
 

@@ -18,13 +18,23 @@ TREE = {
 GROUPS = (
     TREE,
     {Op.HOSTNAME, Op.IDS, Op.SYSCTL},
-    {Op.RLIMIT},
+    {Op.RLIMIT, Op.CPUS},
     {Op.CAPS, Op.LANDLOCK, Op.SECCOMP, Op.CANARY},
     {Op.CHDIR, Op.ARG, Op.ENV},
 )
 ONLY = {
     TEMPLATE: {Op.NODE, Op.PIVOT, Op.HOSTNAME, Op.ARG, Op.ENV},
-    JOB: {Op.MOVE, Op.DETACH, Op.IDS, Op.SYSCTL, Op.CAPS, Op.LANDLOCK, Op.CANARY, Op.CHDIR},
+    JOB: {
+        Op.MOVE,
+        Op.DETACH,
+        Op.IDS,
+        Op.SYSCTL,
+        Op.CPUS,
+        Op.CAPS,
+        Op.LANDLOCK,
+        Op.CANARY,
+        Op.CHDIR,
+    },
 }
 HAS_PATH = TREE - {Op.PIVOT} | {
     Op.SYSCTL,
@@ -32,7 +42,7 @@ HAS_PATH = TREE - {Op.PIVOT} | {
     Op.CANARY,
     Op.CHDIR,
 }  # all that name a place
-HAS_TEXT = {Op.SYMLINK, Op.SELF, Op.MOVE, Op.HOSTNAME, Op.SYSCTL, Op.ARG, Op.ENV}
+HAS_TEXT = {Op.SYMLINK, Op.SELF, Op.MOVE, Op.HOSTNAME, Op.SYSCTL, Op.CPUS, Op.ARG, Op.ENV}
 TEXT_IS_PATH = {Op.SELF, Op.MOVE}
 
 

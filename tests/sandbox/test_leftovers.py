@@ -618,7 +618,8 @@ def test_cli_saves_what_is_kept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out/put")) == ["a.txt", "b.txt"]
     assert "c.txt: no regular file" in done.stderr
     (tmp_path / "tool.py").write_text(
-        "import os\ndef f():\n    open(os.path.expanduser('~/d.txt'), 'w').write('x')\n"
+        "import os\ndef f():\n    with open(os.path.expanduser('~/d.txt'), 'w') as file:\n"
+        "        file.write('x')\n"
     )
     done = cli("call", "--keep", "*.txt", "--keep-to", "more", "tool.py:f", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -605,3 +605,27 @@ def test_a_denied_write_is_a_violation(folder: Path) -> None:
     assert isinstance(result.error, SandboxViolation)
     assert result.violations[0].operation == "write"
     assert Policy().contains(Policy())
+
+
+def move_between(first: str, second: str) -> list[str]:
+    os.makedirs(f"{first}/a", exist_ok=True)
+    os.makedirs(f"{second}/b", exist_ok=True)
+    Path(first, "a/x").write_text("x")
+    Path(first, "a/sub").mkdir()
+    os.rename(f"{first}/a/x", f"{second}/b/y")
+    os.rename(f"{first}/a/sub", f"{second}/b/sub")
+    if first == second:
+        os.link(f"{second}/b/y", f"{first}/a/z")
+    return sorted(os.listdir(f"{second}/b"))
+
+
+@pytest.mark.parametrize("place", ["/sandbox/home", "/sandbox/tmp", "/dev/shm", "grant"])
+def test_4_3_names_move_between_directories(place: str, folder: Path) -> None:
+    """Landlock's right to do so (REFER) is denied by any layer that does not grant it."""
+    where = str(folder) if place == "grant" else place
+    rules: Any = {"write": where} if place == "grant" else {}
+    assert sandbox(**rules)(move_between)(where, where) == ["sub", "y"]
+
+
+def test_4_3_names_move_between_private_places(folder: Path) -> None:
+    assert sandbox(move_between)("/sandbox/home", "/sandbox/tmp") == ["sub", "y"]

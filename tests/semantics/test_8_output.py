@@ -484,7 +484,9 @@ def test_8_3_what_a_finalizer_warns_cannot_be_raised(monkeypatch: pytest.MonkeyP
     assert [type(error) for error in seen] == [ResourceWarning]
 
 
-def test_8_3_what_python_ignores_costs_nothing_until_it_matters(scratch: Path) -> None:
+def test_8_3_what_python_ignores_costs_nothing_until_it_matters(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (scratch / "tool.py").write_text(
         textwrap.dedent("""
         import sys, warnings
@@ -496,6 +498,7 @@ def test_8_3_what_python_ignores_costs_nothing_until_it_matters(scratch: Path) -
             return "agentsbx._report" in sys.modules
         """)
     )
+    monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # there nothing is ignored
     plain = python("import tool; print(tool.f(), tool.f())", scratch)
     assert (plain.stdout, plain.stderr) == ("False False\n", "")
     source = """

@@ -8,7 +8,38 @@ from typing import Any
 
 import pytest
 
+from agentsbx import _core
 from agentsbx._boxes import Box, Pool, SharedFd
+
+
+def received() -> tuple[_core.Descriptors, tuple[int, ...]]:
+    """Three descriptors as they come from the supervisor, and their numbers."""
+    mine, theirs = _core.socketpair()
+    fds = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+    _core.send(theirs, b"x", tuple(fds))
+    got = _core.recv(mine, 10, 3, 0)
+    _core.close_all(mine, theirs, *fds)
+    assert got is not None
+    return got[1], got[1].numbers()
+
+
+def test_received_descriptors_close_with_their_last_reference() -> None:
+    owner, fds = received()
+    assert len(owner) == 3
+    assert all(map(is_open, fds))
+    owner.close(fds[1])
+    assert [is_open(fd) for fd in fds] == [True, False, True]
+    assert owner.numbers() == (fds[0], -1, fds[2])
+    del owner
+    assert not any(map(is_open, fds))
+
+
+def test_taken_descriptors_stay_open() -> None:
+    owner, fds = received()
+    assert owner.take() == fds
+    del owner
+    assert all(map(is_open, fds))
+    _core.close_all(*fds)
 
 
 def is_open(fd: int) -> bool:
@@ -88,10 +119,10 @@ def test_closing_under_many_users(fd: int) -> None:
 
 
 def test_unused_sandbox_ends_with_its_last_reference() -> None:
-    fds = tuple(os.open("/dev/null", os.O_RDONLY) for _ in range(3))
+    owner, fds = received()
     job: Any = None
     pool = Pool(1, os.open("/dev/null", os.O_RDONLY), job, 1, 0)
-    box = Box(1, 0, fds, pool)
+    box = Box(1, 0, owner, pool)
     del box
     assert not any(is_open(fd) for fd in fds)
     pool.close()
@@ -101,8 +132,8 @@ def test_closed_pool_gives_up_what_was_taken_ahead() -> None:
     job: Any = None
     sock = os.open("/dev/null", os.O_RDONLY)
     pool = Pool(1, sock, job, 1, 0)
-    fds = tuple(os.open("/dev/null", os.O_RDONLY) for _ in range(3))
-    pool.spare.append(Box(1, 0, fds, pool))
+    owner, fds = received()
+    pool.spare.append(Box(1, 0, owner, pool))
     pool.close()
     assert pool.is_closed
     assert not pool.spare

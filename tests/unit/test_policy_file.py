@@ -364,3 +364,21 @@ def test_lines_of_keys() -> None:
     assert find_line(text, "env.l.q") == 9
     assert find_line(text, "nothing") is None
     assert find_line(text, "") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "match"),
+    [
+        ('{"limits":' * 3000, "p.json", "no valid JSON"),
+        ('{"env":' + "[" * 20 + "]" * 20 + "}", "p.json", "nested too deeply"),
+        ("a." * 40 + "a = 1", "p.toml", "more than 32 parts"),
+        (f"processes = {'9' * 5000}", "p.toml", "no valid TOML"),
+        (f"[limits]\nprocesses = {'9' * 50}", "p.toml", "out of range"),
+        ('[limits]\ntimeout = "' + "1" * 6000 + 's"', "p.toml", "timeout"),
+    ],
+)
+def test_a_file_that_means_harm_is_a_policy_error(
+    tmp_path: pathlib.Path, text: str, name: str, match: str
+) -> None:
+    with pytest.raises(PolicyError, match=match):
+        Policy.from_file(write(tmp_path, text, name))

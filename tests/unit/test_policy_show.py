@@ -26,6 +26,7 @@ def _changes(draw: st.DrawFn) -> dict[str, object]:
         "env": draw(st.lists(st.sampled_from(["A", "B=#1\n", "C"]), unique=True, max_size=2)),
         "net": draw(st.lists(st.sampled_from(["a.b:1", "*.c.d:2-3"]), unique=True)),
         "packages": draw(st.lists(st.sampled_from(["/p", "/q"]), unique=True)),
+        "cpu_set": draw(st.lists(st.integers(0, 3), unique=True, min_size=1)),
         "profile": draw(st.sampled_from(["python", "strict", "build"])),
         "reveal": draw(st.booleans()),
         "fresh": draw(st.booleans()),

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 import agentsbx
 from agentsbx import Policy, Result, SandboxExecutor, sandbox, testing
+from agentsbx.result import HostCall
 
 
 @sandbox
@@ -68,6 +69,27 @@ class Child(Tool):
 @sandbox(python="/srv/venv", packages=["/srv/libs", Path("more")], seed=1, output="capture")
 def elsewhere(*values: int, scale: float = 1.0) -> list[float]:
     return [value * scale for value in values]
+
+
+@sandbox(host=[len, max], host_args=("ctx",), host_calls=5, host_bytes="1MB", host_rate=2.5)
+def bridged(ctx: object, n: int) -> int:
+    return n
+
+
+@sandbox(host={"size": len}, host_args={"ctx": ("user_id", "find")})
+def proxied(ctx: object, n: int) -> int:
+    return n
+
+
+def told(stream: str, text: str) -> None: ...
+
+
+@sandbox(on_output=told)
+def live(n: int) -> int:
+    return n
+
+
+assert_type(live(1), int)
 
 
 @sandbox
@@ -144,6 +166,10 @@ def use() -> None:
     sandbox(memroy=1)  # E: unknown keyword
     bare.run("x")  # E: argument
     bare.options(memroy=1)  # E: unknown keyword
+    assert_type(bridged(None, 1) + proxied(None, 2), int)
+    assert_type(bridged.run(None, 1).host_calls, tuple[HostCall, ...])
+    sandbox(host=5)  # E: not a function
+    sandbox(host_args=5)  # E: not names
     sandbox(packages=1)  # E: neither a path nor a list
     tool.method.run(2)  # E: the object is missing
     tool.static("x")  # E: argument
