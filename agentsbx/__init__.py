@@ -16,6 +16,11 @@ TYPE_CHECKING = False  # as type checkers know it; importing `typing` would cost
 if TYPE_CHECKING:
     from agentsbx._decorator import sandbox
     from agentsbx._executor import SandboxExecutor
+    from agentsbx._python_result import Display, PythonResult
+    from agentsbx._sandbox import Sandbox
+    from agentsbx._sandbox_async import AsyncProcess, AsyncSandbox
+    from agentsbx._sandbox_core import Process
+    from agentsbx._session_result import ExecResult, FileInfo
     from agentsbx._verbs import configure, probe, run, shutdown, warm
     from agentsbx.errors import (
         AgentsbxError,
@@ -46,8 +51,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentsbxError",
+    "AsyncProcess",
+    "AsyncSandbox",
     "Discarded",
+    "Display",
+    "ExecResult",
     "Exit",
+    "FileInfo",
     "Files",
     "Grant",
     "JobDied",
@@ -59,9 +69,12 @@ __all__ = [
     "MemoryLimitExceeded",
     "Policy",
     "PolicyError",
+    "Process",
+    "PythonResult",
     "RemoteError",
     "Result",
     "ResultError",
+    "Sandbox",
     "SandboxBusy",
     "SandboxExecutor",
     "SandboxTimeout",
@@ -86,6 +99,11 @@ _HOMES = {
     "agentsbx._decorator": ("sandbox",),
     "agentsbx._verbs": ("configure", "probe", "run", "shutdown", "warm"),
     "agentsbx._executor": ("SandboxExecutor",),
+    "agentsbx._python_result": ("Display", "PythonResult"),
+    "agentsbx._sandbox": ("Sandbox",),
+    "agentsbx._sandbox_async": ("AsyncProcess", "AsyncSandbox"),
+    "agentsbx._sandbox_core": ("Process",),
+    "agentsbx._session_result": ("ExecResult", "FileInfo"),
     "agentsbx.errors": (
         "AgentsbxError",
         "JobDied",

@@ -35,7 +35,7 @@ from agentsbx.errors import SerializationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Encoder", "encode", "is_plain_data"]
+__all__ = ["Encoder", "encode", "encode_table", "is_plain_data"]
 
 _PACKER = msgspec.msgpack.Encoder()
 _BUSY = Ref(-(1 << 62))  # in the memo: an immutable value whose parts are being encoded

@@ -14,6 +14,7 @@ import resource
 
 import msgspec
 
+from agentsbx._compile_missing import missing
 from agentsbx._filter import build_filter, coarse_filter
 from agentsbx._host import Caps, Found, Layout
 from agentsbx._plan import JOB, POOL_DIR, TEMPLATE, Flag, Op, PlanBuilder, PlanFlag
@@ -189,10 +190,11 @@ def compile_job(
     masks: tuple[str, ...] = (),
     has_shadow: bool = False,
     traces: bool = False,
+    terminal: bool = False,
 ) -> Job:
     """Plan of one policy. `base`: paths that the template shows; `grants`: as looked up now.
 
-    `traces`: pid 1 may trace its command.
+    `traces`: pid 1 may trace its command; `terminal`: none that it may get is the host's.
     """
     if policy.net:
         raise SandboxUnavailable(
@@ -227,6 +229,7 @@ def compile_job(
         memfd_noexec_seal=not caps.is_root and caps.has_noexec_seal,
         ids=ids,
         traces=traces,
+        terminal=terminal,
         is_pinned=bool(policy.cpu_set),
     )
     b.add(Op.SECCOMP, flags=Flag.LISTENER)
@@ -340,22 +343,23 @@ def _limits(b: PlanBuilder, policy: Policy, caps: Caps) -> Job:
             )
         want |= 1 if memory_cg else 0
     if policy.strict_limits and lim.memory >= 0 and not memory_cg:
-        _missing(policy, "memory", "a memory cgroup", enforced)
+        missing(policy, "memory", "a memory cgroup", enforced)
     if lim.cpus >= 0:
         if cpu_cg:
             want |= 2
             enforced["cpus"] = f"cgroup v{caps.cgroup_version}"
         else:
-            _missing(policy, "cpus", "a cpu cgroup", enforced)
+            missing(policy, "cpus", "a cpu cgroup", enforced)
     if pids_cg:
         want |= 4
     if acct_cg:
         want |= 8
-    enforced["processes"] = (
-        "cgroup and RLIMIT_NPROC" if pids_cg else "RLIMIT_NPROC of its own user namespace"
-    )
+    own = "RLIMIT_NPROC of its own user namespace"
+    enforced["processes"] = "cgroup and RLIMIT_NPROC" if pids_cg else own
+    if not pids_cg and not caps.has_nproc:
+        missing(policy, "processes", "a pids cgroup where the kernel's root starts it", enforced)
     if policy.strict_limits and lim.cpu_time >= 0 and not acct_cg:
-        _missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
+        missing(policy, "cpu_time", "a cpuacct cgroup", enforced)
     if lim.cpu_time >= 0:
         enforced["cpu_time"] = (
             "cgroup accounting, whole tree"
@@ -407,17 +411,6 @@ def _pin(b: PlanBuilder, policy: Policy, enforced: dict[str, str]) -> None:
     enforced["cpu_set"] = "sched_setaffinity, which the job itself is denied"
 
 
-def _missing(policy: Policy, name: str, needs: str, enforced: dict[str, str]) -> None:
-    if policy.on_missing == "error":
-        raise SandboxUnavailable(
-            f"`{name}=` needs {needs}, and there is none that this process may use",
-            missing=[needs],
-            hint=f"run where cgroups are delegated (see `agentsbx doctor`), leave {name}= out, or "
-            'say on_missing="weaken"',
-        )
-    enforced[name] = "not enforced (on_missing='weaken')"
-
-
 def _landlock(
     b: PlanBuilder,
     policy: Policy,
@@ -429,7 +422,7 @@ def _landlock(
 ) -> None:
     fs, net, scope = landlock_sets(caps.landlock_abi)
     if not fs:
-        _missing(policy, "landlock", "Landlock (Linux 5.13, lsm=landlock)", enforced)
+        missing(policy, "landlock", "Landlock (Linux 5.13, lsm=landlock)", enforced)
         return
     b.landlock = (fs, net, scope)
     write = fs & ~_EXECUTE | _EXECUTE

@@ -73,6 +73,7 @@ class Runtime:
         self.caps = _host.Caps(
             bool(hello.is_root), hello.uid_base, hello.n_uids, hello.cgroup_version,
             hello.cgroup_have, hello.landlock_abi, os.uname().release,
+            bool(hello.is_root) or not _host.is_kernel_root(),
         )  # fmt: skip
         self.pools = Pools(self.sup, self.caps, lambda: job_env(Policy()), orphans)
         self.arenas = _arena.ArenaCache()

@@ -57,6 +57,7 @@ def build_filter(
     memfd_noexec_seal: bool = False,
     ids: tuple[int, int] | None = None,
     traces: bool = False,
+    terminal: bool = False,
     is_pinned: bool = False,
 ) -> bytes:
     """Compile the seccomp filter of a profile to raw BPF, an array of 8-byte ``sock_filter``.
@@ -73,6 +74,7 @@ def build_filter(
         ids: The job's user and group id as it sees them: setting these very ids is allowed.
         traces: Pid 1 may trace its command (``csrc/reaper/trace.h``), which is itself denied that
             again by a second filter.
+        terminal: Settings of terminals may be changed: whatever the job holds, none is the host's.
         is_pinned: Choosing CPUs is denied (`cpu_set=`), whatever profile and `extra` say.
 
     Raises:
@@ -82,7 +84,9 @@ def build_filter(
 
     """
     arch = arch or native_arch()
-    return _build(profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces, is_pinned)
+    return _build(
+        profile, tuple(extra), notify, arch, memfd_noexec_seal, ids, traces, terminal, is_pinned
+    )
 
 
 @lru_cache(maxsize=64)
@@ -94,11 +98,12 @@ def _build(
     seal: bool,
     ids: tuple[int, int] | None,
     traces: bool,
+    terminal: bool,
     is_pinned: bool,
 ) -> bytes:
     rules = rule_bytes(
         profile, extra, notify=notify, arch=arch, seal=seal, ids=ids, traces=traces,
-        is_pinned=is_pinned,
+        terminal=terminal, is_pinned=is_pinned,
     )  # fmt: skip
     return _compile(rules, DEFAULT_ACTION)
 
@@ -136,6 +141,7 @@ def rule_bytes(
     seal: bool = False,
     ids: tuple[int, int] | None = None,
     traces: bool = False,
+    terminal: bool = False,
     is_pinned: bool = False,
 ) -> bytes:
     """Return the rule array for the C core: one architecture rule, then rules sorted by number."""
@@ -147,6 +153,7 @@ def rule_bytes(
         raise PolicyError(f"unknown profile {profile!r}: there are {known}")
     added = _check_extra(extra, tables) | (_TRACER if traces else frozenset())
     allowed_groups = set(tables.profile[profile].allow)
+    options = {"memfd_noexec_seal": seal, "terminal": terminal}
     rows: list[tuple[int, bytes]] = []
     for group_name, group in tables.group.items():
         otherwise = _action(group.errno, group.notify and notify)
@@ -161,7 +168,7 @@ def rule_bytes(
                 if rule is None:
                     rows.append((nr, _PLAIN.pack(nr, RET_ALLOW, 0, 0)))
                 else:
-                    rows.append((nr, _cases(nr, rule, profile, notify, seal)))
+                    rows.append((nr, _cases(nr, rule, profile, notify, options)))
             else:
                 chain = b"".join(_pack(nr, RET_ALLOW, cmps) for cmps in _same_id(name, ids))
                 if chain or otherwise != DEFAULT_ACTION:
@@ -195,12 +202,14 @@ def _action(then: str, notify: bool) -> int:
     return RET_USER_NOTIF if notify else RET_ERRNO | number
 
 
-def _cases(nr: int, rule: _tables.ArgRule, profile: str, notify: bool, seal: bool) -> bytes:
+def _cases(
+    nr: int, rule: _tables.ArgRule, profile: str, notify: bool, options: dict[str, bool]
+) -> bytes:
     chain = []
     for case in rule.case:
         if case.profiles and profile not in case.profiles:
             continue
-        if case.option == "memfd_noexec_seal" and not seal:
+        if case.option is not None and not options[case.option]:
             continue
         if case.only_notify and not notify:
             continue

@@ -49,6 +49,27 @@ def pack_module(blob: bytes, lengths: list[int]) -> bytes:
     return _pickle.dumps((blob, lengths), 5)
 
 
+def pack_cell(number: int, setup: tuple[Any, ...] | None, code: str, name: str) -> bytes:
+    """Body of a CELL frame: source text and the name that tracebacks show.
+
+    `number`: of the request, which the answer repeats. `setup`: a `_setup.Setup`, where the
+    interpreter does not have it.
+    """
+    return _pickle.dumps((number, setup, code, name), 5)
+
+
+def pack_kept_call(
+    number: int, setup: tuple[Any, ...] | None, slot: int,
+    function: tuple[bytes, int, bool] | None, blob: bytes, lengths: list[int], kind: int,
+) -> bytes:  # fmt: skip
+    """Body of a CALL frame for a session's interpreter; `number`, `setup`: see `pack_cell`.
+
+    `slot`: which of the functions that it was given. `function`, where it is given now: its pickle,
+    how many of the buffers are its own, and whether all that was given before is given anew.
+    """
+    return _pickle.dumps((number, setup, slot, function, blob, lengths, int(kind)), 5)
+
+
 def pack_resume(word: int, blob: bytes, lengths: list[int]) -> bytes:
     """Body of a RESUME frame: what a generator shall do, and the pickled value or exception."""
     return _pickle.dumps((word, blob, lengths), 5)

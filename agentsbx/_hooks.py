@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-__all__ = ["at_end", "install", "logs", "mirror"]
+__all__ = ["at_end", "install", "logs", "mirror", "watch"]
 
 # What asks a person: module -> names in it that raise.
 _ASKS = {
@@ -23,12 +23,16 @@ _ASKS = {
     "code": ("interact", "InteractiveConsole.interact"),
     "getpass": ("getpass",),
 }
-_WATCHED = frozenset({"logging", "threading", *_ASKS})
+_WATCHED = {"logging", "threading", *_ASKS}
 _SHOWN = 80  # characters of a function's name in a message
 
 logs: tuple[tuple[tuple[str, int], ...], int, bool] | None = None  # `_mirror.mirrored`
+_arrivals: dict[str, Callable[[Any], None]] = {}
 _show: Any = None  # how `warnings` itself shows one
 at_end: list[Callable[[], None]] = []  # called before the answer is sent
+# A session's interpreter: what to do instead of asking; whether logs and warnings stay here.
+advice = ""
+stays_here = False
 
 
 def install() -> None:
@@ -47,6 +51,12 @@ def install() -> None:
     sys.meta_path.insert(0, _Watcher)
     for name in _WATCHED & sys.modules.keys():
         _arrived(sys.modules[name])
+
+
+def watch(name: str, arrived: Callable[[Any], None]) -> None:
+    """Session's interpreter: call `arrived` with that module once it is imported."""
+    _WATCHED.add(name)
+    _arrivals[name] = arrived
 
 
 def mirror(told: tuple[Any, ...]) -> None:
@@ -69,7 +79,7 @@ def mirror(told: tuple[Any, ...]) -> None:
 
 
 def _warned(msg: Any) -> None:
-    if msg.file is not None:  # someone asks for the text of one
+    if msg.file is not None or stays_here:  # someone asks for the text of one; a cell
         _show(msg)
         return
     from agentsbx import _report
@@ -79,6 +89,10 @@ def _warned(msg: Any) -> None:
 
 def _asking(what: str) -> Any:
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        if advice:
+            raise RuntimeError(
+                f"{what} asks a person, and nobody can answer inside a sandbox: {advice}"
+            )
         receive = sys.modules["agentsbx._receive"]
         fn = getattr(receive._receiver, "_fn", None)
         name = getattr(fn, "__qualname__", "fn").rpartition("<locals>.")[2][:_SHOWN]
@@ -101,6 +115,8 @@ def _arrived(module: Any) -> None:
         lines = sys.modules.get("agentsbx._lines")
         if lines is not None:
             lines.follow_threads(module)
+    elif name in _arrivals:
+        _arrivals[name](module)
     for path in _ASKS.get(name, ()):
         home, _, last = path.rpartition(".")
         owner = getattr(module, home, None) if home else module

@@ -194,6 +194,7 @@ class Caps(msgspec.Struct, frozen=True):
     cgroup_have: int = 0
     landlock_abi: int = 0
     kernel: str = ""
+    has_nproc: bool = True
 
     @property
     def has_noexec_seal(self) -> bool:
@@ -205,6 +206,20 @@ class Caps(msgspec.Struct, frozen=True):
         major, _, rest = self.kernel.partition(".")
         minor = rest.partition(".")[0].partition("-")[0]
         return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= (6, 3)
+
+
+def is_kernel_root() -> bool:
+    """Return whether this user is the kernel's uid 0, whom RLIMIT_NPROC never holds.
+
+    Root of a container is, unless the container has a user namespace of its own.
+    """
+    if os.geteuid() != 0:
+        return False
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split()[:2] == ["0", "0"]
+    except OSError:  # no /proc: the weaker one is believed
+        return True
 
 
 def is_readable(path: str, policy: Policy) -> bool:

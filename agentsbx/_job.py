@@ -372,7 +372,8 @@ class Exchange:
 
     def _close(self, memfd: int) -> None:
         """Close what came with a frame: it belongs to the box, or else to us."""
-        if not self.box.fds.close(memfd):
+        owner = self.box.fds
+        if owner is None or not owner.close(memfd):
             os.close(memfd)
 
     def _files(self, keep: tuple[bytes, int], body: bytes, memfd: int, n_memfd: int) -> bool:

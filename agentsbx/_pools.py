@@ -288,12 +288,13 @@ class Pools:
         n_waiting: int,
         *,
         traces: bool = False,
+        terminal: bool = False,
     ) -> Pool:
         """The pool of this owner (a call site), policy and state of the file system.
 
-        `traces`: its jobs may trace their command.
+        `traces`: its jobs may trace their command; `terminal`: they are sessions.
         """
-        key = (owner, policy, template_id, grants, cwd, traces)
+        key = (owner, policy, template_id, grants, cwd, traces, terminal)
         with self._lock:
             self._settle(template_id)
             have = self._pools.get(key)
@@ -304,7 +305,7 @@ class Pools:
                 raise PoolGone("the zygote is gone", template_id=template_id)
             job = _compile.compile_job(
                 policy, self.caps, self._bases[template_id], grants, cwd, self.ids,
-                masks=_masks(), has_shadow=self._has_shadow, traces=traces,
+                masks=_masks(), has_shadow=self._has_shadow, traces=traces, terminal=terminal,
             )  # fmt: skip
             uid_index = 0
             if self.caps.is_root:

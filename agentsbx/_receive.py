@@ -77,6 +77,12 @@ class HostModule(types.ModuleType):
         )
         raise AttributeError(f"module {module!r} has no attribute {name!r}{why}")
 
+    def forget_absent(self) -> None:
+        """Session's interpreter: ask again for what the host did not have, or did not serve."""
+        self._absent.clear()
+        if self._hook is not None and not self._hook[0]:
+            self._hook = None
+
     def __dir__(self) -> list[str]:
         names = set(self.__dict__)
         if self._asks and _receiver is not None:

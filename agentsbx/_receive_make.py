@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HEAP_TYPE = 1 << 9
+# How globals are filled with what was shipped; a session's interpreter has its own way.
+place: Any = dict.update
 
 
 def import_module(name: str) -> types.ModuleType:
@@ -65,9 +67,9 @@ def set_function(fn: Any, state: tuple[Any, ...]) -> None:
             if value:
                 cell.cell_contents = value[0]
     if names:
-        fn.__globals__.update(names)
+        place(fn.__globals__, names)
     for module, attrs in modules:
-        module.__dict__.update(attrs)
+        place(module.__dict__, attrs)
     for name in imports:
         __import__(name)
 

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from agentsbx.errors import Stage
 
-__all__ = ["REMEDIES", "Remedy", "remedy"]
+__all__ = ["REMEDIES", "Remedy", "is_filtered", "remedy"]
 
 
 class Remedy(NamedTuple):
@@ -51,6 +51,10 @@ _USERNS_OFF = (
 _PROC_MASKED = (
     "run the container with an unmasked /proc (docker: --security-opt systempaths=unconfined; "
     "Kubernetes: procMount: Unmasked)"
+)
+_CONTAINER = (
+    "docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined; Kubernetes: "
+    "seccompProfile Unconfined, procMount Unmasked"
 )
 _IDMAP_FS = (
     "copy the data to ext4, xfs, btrfs or tmpfs (or a volume of these), or start as its owner"
@@ -319,6 +323,16 @@ REMEDIES: dict[tuple[Stage, int], Remedy] = {
     ),
 }
 
+# Where a system call filter lies over this program already, its "no" is the likelier one.
+_FILTERED: dict[tuple[Stage, int], Remedy] = {
+    (stage, EPERM): Remedy("a container's or sandbox's filter refuses it", _CONTAINER, what)
+    for stage, what in (
+        (Stage.USERNS, "user namespaces"),
+        (Stage.NAMESPACES, "new namespaces"),
+        (Stage.MOUNT, "mounts"),
+    )
+}
+
 _GENERAL: dict[Stage, Remedy] = {
     Stage.TRACE: Remedy(
         "this machine lets no process trace its own children",
@@ -349,7 +363,18 @@ _ANY_STAGE: dict[int, Remedy] = {
 }
 
 
+def is_filtered() -> bool:
+    """Return whether a seccomp filter of somebody else lies over this process."""
+    try:
+        with open("/proc/thread-self/status") as file:
+            return any(line.split() == ["Seccomp:", "2"] for line in file)
+    except OSError:  # no /proc: then nothing is known
+        return False
+
+
 def remedy(stage: Stage, errno: int) -> Remedy:
     """Return the row for a failure: the exact one, else the stage's, else the errno's."""
+    if (stage, errno) in _FILTERED and is_filtered():
+        return _FILTERED[stage, errno]
     found = REMEDIES.get((stage, errno)) or _GENERAL.get(stage) or _ANY_STAGE.get(errno)
     return found or Remedy("", None, stage.label if stage else "")

@@ -91,6 +91,9 @@ def _call_handlers(logger: Any, record: Any) -> None:
         handled = handled or any(type(h) is not _logging.NullHandler for h in at.handlers)
         stopped = not at.propagate
         at = at.parent
+    if _hooks.stays_here:
+        _real_call_handlers(logger, record)
+        return
     if not (handled and stopped):  # who stops a record here has said where it goes
         _send_record(record, handled=handled)
     if handled:

@@ -85,15 +85,16 @@ def _pickler(
 class CallStream:
     """The arguments of one call, and the replies to what that job asks for."""
 
-    __slots__ = ("_pickler", "_server", "_snapshot", "body", "buffers", "served")
+    __slots__ = ("_context", "_pickler", "_server", "_snapshot", "body", "buffers", "served")
 
     def __init__(
-        self, snapshot: Snapshot, pickler: ShipPickler, body: bytes, buffers: list[Any]
-    ) -> None:
+        self, snapshot: Snapshot, pickler: ShipPickler, body: bytes, buffers: list[Any],
+        context: Context | None = None,
+    ) -> None:  # fmt: skip
         self.body = body
         self.buffers = buffers
         self.served: list[str] = []
-        self._snapshot = snapshot
+        self._snapshot, self._context = snapshot, context or snapshot._context
         self._pickler = pickler
         self._server: Server | None = None
 
@@ -118,7 +119,7 @@ class CallStream:
             blob, buffers, keep = self._fork(value)
         except Exception as error:
             roots = [(what, value if part is None else part)]
-            raise check.explain_failure(roots, self._snapshot._context, error) from None
+            raise check.explain_failure(roots, self._context, error) from None
         size = len(blob) + sum(memoryview(b).nbytes for b in buffers)
         if most is not None and size > most:
             raise ValueError(f"{what} has {size} bytes, more than the {most} of host_bytes=")
@@ -142,7 +143,7 @@ class CallStream:
         Never raises for what the job sent: a refusal is a reply too.
         """
         if self._server is None:
-            self._server = Server(self._snapshot._context, self.served, self._fork)
+            self._server = Server(self._context, self.served, self._fork)
         return self._server.reply(name)
 
     def functions(self) -> list[types.FunctionType]:
@@ -164,7 +165,7 @@ class CallStream:
         """Pickle `value` as a continuation of this call; the third item makes it the one."""
         before = self._pickler
         out = _Output()
-        pickler = _pickler(self._snapshot._context, before.memo, out.file, out.take)
+        pickler = _pickler(self._context, before.memo, out.file, out.take)
         pickler.own_namespaces = before.own_namespaces
         pickler.dump(value)
 

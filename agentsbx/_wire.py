@@ -48,6 +48,10 @@ class Frame(enum.IntEnum):
     MODULE = 2
     EXEC = 3
     RESUME = 4
+    SESSION = 5
+    SPAWN = 6
+    FILE = 7
+    CELL = 8
     HOST_ANSWER = 9
     RESULT = 16
     ERROR = 17
@@ -61,6 +65,10 @@ class Frame(enum.IntEnum):
     NOTE = 25
     FILES = 26
     YIELD = 27
+    STARTED = 28
+    FILE_REPLY = 29
+    DISPLAY = 30
+    ENDED = 31
     HOST_CALL = 32
 
 
@@ -106,6 +114,11 @@ EXIT_SIZE = EXIT.size + MAX_DENIED * DENIED.size
 EXEC = struct.Struct("@IIIIIIQ")
 EXITED = struct.Struct("@iIQQQ")
 DENIAL = struct.Struct("@III")
+SPAWN = struct.Struct("@IIII")
+ASK = struct.Struct("@II")
+FILE = struct.Struct("@IIIIQ")
+FILE_REPLY = struct.Struct("@iIQqQII")
+ENTRY = struct.Struct("@QqII")
 FILES = struct.Struct("@IIQQ")
 LEFT_FILE = struct.Struct("@QHBBB3x")
 MAX_KEPT = 1000

@@ -30,6 +30,9 @@ _HOST_CALL, _HOST_ANSWER = int(Frame.HOST_CALL), int(Frame.HOST_ANSWER)
 _aside: list[Any] = []  # RESUME frames that came to a thread which waits for something else
 _keep: bytes | None = None  # which files in private places the host wants (`_header.pack_call`)
 _n_files = 0  # there, before any code of the user ran
+# What an answer says besides: which request a session's interpreter answers; None: what the
+# function left running, since that dies with this process.
+marks: tuple[str, ...] | None = None
 
 
 class HostGone(Exception):
@@ -78,7 +81,8 @@ def _buffers(whole: list[memoryview], n_body: int, lengths: list[int]) -> list[m
 
 def _send(kind: int, body: bytes, buffers: list[memoryview], channel: int = CHANNEL) -> None:
     lengths = [b.nbytes for b in buffers] if buffers else []
-    packed = _header.pack_result(body, lengths, () if kind in (_YIELD, _HOST_CALL) else _alive())
+    said = () if kind in (_YIELD, _HOST_CALL) else _alive() if marks is None else marks
+    packed = _header.pack_result(body, lengths, said)
     if not buffers and len(packed) <= FRAME_INLINE:
         _core.send_frame(channel, kind, packed)
         return

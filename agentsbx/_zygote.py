@@ -32,7 +32,7 @@ def main(preload: str, env: str, path: list[str] | None = None) -> None:
 
     del sys.modules["typing_extensions"]
     if path is not None:
-        _leave_behind(path)
+        leave_behind(path)
 
     # Before the imports: many a library asks for its user's home when it is imported.
     os.environ.clear()
@@ -53,7 +53,7 @@ def main(preload: str, env: str, path: list[str] | None = None) -> None:
     _worker.run(job, forked[1], forked[2])
 
 
-def _leave_behind(path: list[str]) -> None:
+def leave_behind(path: list[str]) -> None:
     """Set the path, and forget our msgspec where the tool's libraries have one of their own.
 
     What we imported keeps working without its name. The tool's is imported in the job, inside every

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import agentsbx
 from agentsbx import AgentsbxError, Result, sandbox
+from agentsbx._remedies import is_filtered
 from agentsbx.cli._table import table
 
 __all__ = ["main", "report"]
@@ -223,6 +224,7 @@ def _machine() -> dict[str, Any]:
         "lsm": _read("/sys/kernel/security/lsm"),
         "cgroup": _cgroup(),
         "container": _container(),
+        "walls": _walls(),
         "sysctl": {
             name.replace("/", "."): value
             for name in SYSCTLS
@@ -256,7 +258,21 @@ def _container() -> str | None:
     for path, name in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
         if os.path.exists(path):
             return name
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
     return os.environ.get("container")  # noqa: SIM112 - what systemd and podman set
+
+
+def _walls() -> list[str]:
+    """What a container runtime or another sandbox has laid over this program, seen from within."""
+    seen = ["a system call filter"] if is_filtered() else []
+    try:
+        with open("/proc/self/mountinfo") as file:
+            places = {line.split()[4] for line in file}
+    except OSError:
+        return seen
+    masked = sum(place.startswith("/proc/") and "binfmt_misc" not in place for place in places)
+    return seen + ([f"{masked} masked or read-only places below /proc"] if masked else [])
 
 
 # -- words --------------------------------------------------------------------------------------
@@ -271,7 +287,7 @@ def _how(checks: list[Check]) -> dict[str, str]:
     missing = [check for check in checks if check.status == "refused"]
     text = " ".join(f"{check.detail} {check.remedy}" for check in missing).lower()
     restricted = _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
-    if "namespace" in text or restricted:
+    if ("namespace" in text and not is_filtered()) or restricted:
         how["AppArmor profile"] = APPARMOR.format(launcher=_launcher())
     if any(check.status == "weaker" for check in checks) or "control group" in text:
         how["control groups"] = SYSTEMD
@@ -286,6 +302,7 @@ def _text(found: dict[str, Any]) -> str:
         ("python", f"{machine['python']}, {machine['executable']}"),
         ("user", "root" if machine["uid"] == 0 else f"uid {machine['uid']}"),
         ("container", machine["container"] or "none seen"),
+        ("over this program", ", ".join(machine["walls"]) or "nothing seen"),
         ("lsm", machine["lsm"] or "unknown"),
         ("cgroup", machine["cgroup"]),
         *machine["sysctl"].items(),

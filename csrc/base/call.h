@@ -31,6 +31,11 @@ enum sbx_frame_kind {
     SBX_FRAME_EXEC,     /* for the reaper: struct sbx_exec, then strings; fds 0, 1, 2
                            optional */
     SBX_FRAME_RESUME,   /* to a generator that gave an item: agentsbx/_generator.py */
+    SBX_FRAME_SESSION,  /* for the reaper: it goes on, with any number of these: */
+    SBX_FRAME_SPAWN, /* struct sbx_spawn, then strings; fds: a reply socket, 0, 1 .. */
+    SBX_FRAME_FILE,  /* struct sbx_file, then strings; fds: a reply socket, a memfd */
+    SBX_FRAME_CELL = 8, /* to a session's interpreter, which takes CALL too, any number
+                           of both (agentsbx/_kernel.py); body: agentsbx/_header.py */
     SBX_FRAME_HOST_ANSWER = 9, /* to HOST_CALL: agentsbx/_bridge.py */
     /* job -> host */
     SBX_FRAME_RESULT = 16, /* body: codec bytes */
@@ -51,7 +56,14 @@ enum sbx_frame_kind {
                           lines (agentsbx/_notes.py); any number before the answer */
     SBX_FRAME_FILES,   /* before the last frame, where something was left in private
                                places: struct sbx_files, then its records */
-    SBX_FRAME_YIELD = 27,     /* body: codec bytes of one item of a generator */
+    SBX_FRAME_YIELD = 27, /* body: codec bytes of one item of a generator */
+    /* on the reply socket of a SPAWN: then EXITED, or FAILED instead of both */
+    SBX_FRAME_STARTED,    /* body: int32_t pid in the sandbox */
+    SBX_FRAME_FILE_REPLY, /* on that of a FILE: struct sbx_file_reply */
+    /* from a session's interpreter */
+    SBX_FRAME_DISPLAY = 30,   /* as a RESULT, but msgpack of one display
+                                 (agentsbx/_displays.py); any number before the answer */
+    SBX_FRAME_ENDED,          /* body: int32_t exit code; the cell left by SystemExit */
     SBX_FRAME_HOST_CALL = 32, /* body: agentsbx/_bridge_job.py HEAD, then codec bytes of
                                  the arguments of a host function */
 };
@@ -73,6 +85,77 @@ struct sbx_exec {
     uint32_t n_keep;    /* bytes of patterns behind the words, each with its NUL */
     uint32_t pad;
     uint64_t keep_bytes; /* how much of what matches is sent */
+};
+
+/* SPAWN: argv words, environment entries, then the working directory (empty: as it is),
+ * NUL-terminated. The reply socket is of this program alone: so no answer has to be
+ * sorted out by anybody, and its closing by the host ends the program's whole tree. The
+ * host writes struct sbx_ask on it. */
+struct sbx_spawn {
+    uint32_t n_argv, n_env;
+    uint32_t n_fds; /* descriptors 0 .. n_fds - 1 of the program */
+    uint32_t flags; /* enum sbx_spawn_flags */
+};
+
+enum { SBX_SPAWN_MAX_FDS = 8 };
+
+enum sbx_spawn_flags {
+    SBX_SPAWN_TTY = 1,  /* descriptor 0 becomes its controlling terminal */
+    SBX_SPAWN_KEEP = 2, /* what it leaves running goes on after its end */
+};
+
+struct sbx_ask {
+    uint32_t op; /* enum sbx_ask_op */
+    uint32_t value;
+};
+
+enum sbx_ask_op {
+    SBX_ASK_SIGNAL = 1, /* send signal `value` to the program's process group */
+    SBX_ASK_KILL,       /* end the whole tree */
+};
+
+/* FILE: two paths, then the directory that relative ones start from, NUL-terminated.
+ * Done by a process of the sandbox with the rights of its programs, no more. */
+struct sbx_file {
+    uint32_t op;    /* enum sbx_file_op */
+    uint32_t flags; /* enum sbx_file_flags */
+    uint32_t mode;  /* permission bits of what is made */
+    uint32_t timeout_s;
+    uint64_t max_bytes; /* READ: no more than these; LIST: of records */
+};
+
+enum sbx_file_op {
+    SBX_FILE_STAT = 1,
+    SBX_FILE_READ,  /* a regular file into the memfd */
+    SBX_FILE_WRITE, /* all of the memfd into a regular file, cut to that */
+    SBX_FILE_LIST,  /* struct sbx_entry records into the memfd */
+    SBX_FILE_REMOVE,
+    SBX_FILE_RENAME, /* the first path to the second */
+    SBX_FILE_MKDIR,
+};
+
+enum sbx_file_flags {
+    SBX_FILE_RECURSIVE = 1, /* REMOVE: all below it; MKDIR: parents too, may exist */
+    SBX_FILE_APPEND = 2,
+    SBX_FILE_NEW = 4,    /* WRITE: it must not exist; RENAME: the second must not */
+    SBX_FILE_FOLLOW = 8, /* STAT: what a link leads to */
+};
+
+struct sbx_file_reply {
+    int32_t err;   /* positive errno, 0 = done */
+    uint32_t mode; /* st_mode; of the file read or written */
+    uint64_t size; /* of the file */
+    int64_t mtime_ns;
+    uint64_t n_bytes; /* in the memfd, or written */
+    uint32_t n_entries;
+    uint32_t is_cut; /* there was more than max_bytes */
+};
+
+struct sbx_entry { /* then n_name bytes */
+    uint64_t size;
+    int64_t mtime_ns;
+    uint32_t mode;
+    uint32_t n_name;
 };
 
 struct sbx_denial {

@@ -8,7 +8,9 @@
 #include "../child/child.h"
 #include "../job/leftovers.h"
 #include "../spawn/zygote.h"
+#include "session.h"
 #include "trace.h"
+#include "words.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -41,24 +43,6 @@ static void fail(enum sbx_stage stage, int err)
     _exit(127);
 }
 
-/* Split `n` words of the NUL-terminated strings at *s. NULL-terminated array, or NULL
- * if they end early. */
-static char **split(char **s, char *end, uint32_t n)
-{
-    char **words = n < 65536 ? calloc(n + 1, sizeof *words) : NULL;
-
-    for (uint32_t i = 0; words && i < n; i++) {
-        size_t len = strnlen(*s, (size_t)(end - *s));
-        if (*s + len >= end) {
-            free(words);
-            return NULL;
-        }
-        words[i] = *s;
-        *s += len + 1;
-    }
-    return words;
-}
-
 static void parse(char *body, size_t n, struct command *c)
 {
     struct sbx_exec head;
@@ -67,8 +51,8 @@ static void parse(char *body, size_t n, struct command *c)
     if (n < sizeof head)
         fail(SBX_STAGE_PROTOCOL, EPROTO);
     memcpy(&head, body, sizeof head);
-    c->argv = split(&s, end, head.n_argv);
-    c->envp = c->argv ? split(&s, end, head.n_env) : NULL;
+    c->argv = sbx_words(&s, end, head.n_argv);
+    c->envp = c->argv ? sbx_words(&s, end, head.n_env) : NULL;
     if (!c->envp || head.n_argv == 0 || (size_t)(end - s) != head.n_keep ||
         (head.n_keep && end[-1]))
         fail(SBX_STAGE_PROTOCOL, EPROTO);
@@ -87,6 +71,8 @@ static void receive(struct command *c)
 
     if (n == 0)
         _exit(0); /* never called: the pool was dropped */
+    if (n == (ssize_t)sizeof *f && f->kind == SBX_FRAME_SESSION)
+        sbx_session_run();
     if (n < (ssize_t)sizeof *f || f->kind != SBX_FRAME_EXEC ||
         n != (ssize_t)(sizeof *f + f->n_inline))
         fail(SBX_STAGE_PROTOCOL, n < 0 ? (int)-n : EPROTO);
@@ -112,9 +98,6 @@ static void receive(struct command *c)
  * and no writes but to *e. */
 static void exec_command(const struct command *c, struct sbx_err *e)
 {
-    static char path[4096];
-    const char *file = c->argv[0], *dirs = NULL;
-
     setsid();
     for (int i = 0; i < 3; i++)
         if (c->fds[i] >= 0 && dup3(c->fds[i], i, 0) < 0) {
@@ -128,28 +111,7 @@ static void exec_command(const struct command *c, struct sbx_err *e)
             _exit(127);
         }
     }
-    if (strchr(file, '/')) {
-        execve(file, c->argv, c->envp);
-        sbx_fail(e, SBX_STAGE_EXEC, 0, errno);
-        _exit(127);
-    }
-    for (char **env = c->envp; *env; env++)
-        if (!strncmp(*env, "PATH=", 5))
-            dirs = *env + 5;
-    int last = ENOENT;      /* not *e: after an execve pid 1 must still read 0 there */
-    while (dirs && *dirs) { /* execvp(3) */
-        size_t n = strcspn(dirs, ":");
-        if (n && n + strlen(file) + 2 <= sizeof path) {
-            memcpy(path, dirs, n);
-            path[n] = '/';
-            strcpy(path + n + 1, file);
-            execve(path, c->argv, c->envp);
-            if (errno != ENOENT && errno != ENOTDIR)
-                last = errno;
-        }
-        dirs += n + (dirs[n] == ':');
-    }
-    sbx_fail(e, SBX_STAGE_EXEC, 0, last);
+    sbx_fail(e, SBX_STAGE_EXEC, 0, sbx_exec(c->argv, c->envp));
     _exit(127);
 }
 

@@ -22,13 +22,18 @@ LAYERS = {
 }
 # `_codec_types` is of `_codec` and shares its layer; helpers with other names are listed here.
 HELPERS = {
-    "A": "_await _kept _kinds _policy _protected_names _remedies _site_keys _types _units",
-    "B": (
-        "_benign _blas _bridge_job _bridge_offers _generator _header _hooks _injob _leftovers "
-        "_lines _nested _plan _preload _protect _pythons _report _seeds _transfer _watch _wire"
+    "A": (
+        "_await _kept _kinds _policy _protected_names _python_result _remedies _session_result "
+        "_site_keys _types _units"
     ),
-    "C": "_arena _boxes _bridge _command _engine _exits _fast _gate _live _mirror _notes _notices "
-    "_noting _outcome _output _pools _prepare _said _setup _shortage _stream _swallowed _traced",
+    "B": (
+        "_benign _blas _bridge_job _bridge_offers _displays _generator _header _hooks _injob "
+        "_leftovers _lines _nested _plan _preload _protect _pythons _report _seeds _transfer "
+        "_watch _wire"
+    ),
+    "C": "_arena _boxes _bridge _command _engine _exits _fast _gate _interpreter _kernel _live "
+    "_mirror _notes _notices _noting _outcome _output _pools _prepare _said _session _setup "
+    "_shortage _stream _swallowed _traced _turns",
     "D": "_calls _describe _futures _load _progress _signature _traps _verbs _why _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}

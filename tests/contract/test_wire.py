@@ -67,6 +67,15 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
     "denied": (_wire.DENIED, "sbx_denied", "nr count args[0] args[1] args[2] args[3]"),
     "exec": (_wire.EXEC, "sbx_exec", "n_argv n_env fd_mask is_traced n_keep pad keep_bytes"),
     "denial": (_wire.DENIAL, "sbx_denial", "nr err creates"),
+    "spawn": (_wire.SPAWN, "sbx_spawn", "n_argv n_env n_fds flags"),
+    "ask": (_wire.ASK, "sbx_ask", "op value"),
+    "file": (_wire.FILE, "sbx_file", "op flags mode timeout_s max_bytes"),
+    "file_reply": (
+        _wire.FILE_REPLY,
+        "sbx_file_reply",
+        "err mode size mtime_ns n_bytes n_entries is_cut",
+    ),
+    "entry": (_wire.ENTRY, "sbx_entry", "size mtime_ns mode n_name"),
     "files": (_wire.FILES, "sbx_files", "n_records flags n_more more_bytes"),
     "left_file": (_wire.LEFT_FILE, "sbx_left_file", "size n_name place kind why"),
     "plan": (
@@ -82,7 +91,7 @@ STRUCTS: dict[str, tuple[struct.Struct, str, str]] = {
     "cmp": (_filter._CMP, "sbx_cmp", "arg op mask value"),
     "err": (errors._RECORD, "sbx_err", "stage op err detail"),
 }
-OPEN_ENDED = {"exit", "rule", "denial", "files"}  # an array follows
+OPEN_ENDED = {"exit", "rule", "denial", "files", "entry"}  # an array follows
 
 ENUMS: dict[str, tuple[Any, str]] = {
     "sbx_msg_type": (_wire.Msg, "SBX_MSG_"),

@@ -133,6 +133,8 @@ class Meaning:
         for case in self.args[name]["case"]:
             if profile not in case.get("profiles", [profile]):
                 continue
+            if case.get("option") == "terminal":  # sessions only: tests/sandbox/test_session.py
+                continue
             if case.get("option") == "memfd_noexec_seal" and not seal:
                 continue
             if case.get("only_notify") and not notify:

@@ -171,11 +171,24 @@ def test_9_message_of_a_machine(message: dict[str, Any], tmp_path: Path) -> None
     assert is_said(message, tmp_path, [tuple(s) for s in third]), third
 
 
-def test_9_what_distributions_switch_off_has_words_of_its_own() -> None:
+def test_9_what_distributions_switch_off_has_words_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert _machine.lacks("linux") is None
+    monkeypatch.setattr("agentsbx._remedies.is_filtered", lambda: False)
     words = (
         "cannot sandbox here: creating a user namespace failed: user namespaces are refused to "
         "this program; allow them: sysctl kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu; "
         "or an AppArmor profile for the launcher), kernel.unprivileged_userns_clone=1 (Debian)"
+    )
+    assert str(unavailable(ErrRecord(Stage.USERNS, 0, 1, 0))) == words
+
+
+def test_9_what_a_container_refuses_has_words_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentsbx._remedies.is_filtered", lambda: True)
+    words = (
+        "cannot sandbox here: creating a user namespace failed: a container's or sandbox's filter "
+        "refuses it; docker: --security-opt seccomp=unconfined --security-opt "
+        "systempaths=unconfined; Kubernetes: seccompProfile Unconfined, procMount Unmasked"
     )
     assert str(unavailable(ErrRecord(Stage.USERNS, 0, 1, 0))) == words

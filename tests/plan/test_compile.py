@@ -224,6 +224,11 @@ def test_a_grant_inside_another_makes_nothing_on_the_host():
     [
         ({"cpus": 1}, msgspec.structs.replace(FULL, cgroup_have=1), "a cpu cgroup"),
         ({"strict": True}, msgspec.structs.replace(FULL, cgroup_have=0), "a memory cgroup"),
+        (
+            {},
+            msgspec.structs.replace(FULL, cgroup_have=3, has_nproc=False),
+            "a pids cgroup where the kernel's root starts it",
+        ),
         ({}, msgspec.structs.replace(FULL, landlock_abi=0), "Landlock (Linux 5.13, lsm=landlock)"),
     ],
 )

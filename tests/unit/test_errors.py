@@ -117,8 +117,9 @@ def test_record_is_twelve_bytes_and_refuses_others() -> None:
     ],
 )
 def test_unavailable_says_what_why_and_what_to_do(
-    stage: Stage, number: int, thing: str | None, words: str
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, number: int, thing: str | None, words: str
 ) -> None:
+    monkeypatch.setattr(_remedies, "is_filtered", lambda: False)
     error = unavailable(ErrRecord(stage, 3, number, 0), object=thing)
     assert words in str(error)
     assert stage.text in str(error)
@@ -129,7 +130,9 @@ def test_unavailable_says_what_why_and_what_to_do(
     assert f"stage {stage.label}, op 3" in "\n".join(error.__notes__)
 
 
-def test_every_remedy_fits_its_message() -> None:
+@pytest.mark.parametrize("filtered", [False, True])
+def test_every_remedy_fits_its_message(monkeypatch: pytest.MonkeyPatch, filtered: bool) -> None:
+    monkeypatch.setattr(_remedies, "is_filtered", lambda: filtered)
     for stage, number in _remedies.REMEDIES:
         error = unavailable(ErrRecord(stage, 0, number, 0), object="/a/path/of/usual/length")
         assert error.hint, (stage, number)
