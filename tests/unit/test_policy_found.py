@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentsbx import _policy_found, _policy_trust, sandbox
+from agentsbx import Sandbox, _policy_found, _policy_trust, run, sandbox
 from agentsbx._policy_code import refuse_code_writes
 from agentsbx._policy_found import apply, digest_of, search
 from agentsbx.errors import PolicyError, SandboxViolation
@@ -338,3 +338,11 @@ def write_file(folder: str, name: str, text: str) -> None:
 def see_canary() -> str | None:
     """Runs in the job."""
     return os.environ.get("CANARY")
+
+
+def test_commands_and_sessions_are_narrowed_too(home: Path) -> None:
+    plant(home, "[limits]\nopen_files = 50\n")
+    words = ["sh", "-c", "ulimit -n"]
+    assert run(words, open_files=100).stdout == b"50\n"
+    with Sandbox(open_files=100) as session:
+        assert session.exec(words).stdout == b"50\n"
