@@ -294,13 +294,20 @@ def _check_host_args(wrapper: Any, options: dict[str, Any]) -> None:
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
-    __slots__ = ("_made", "kind", "options", "policy")
+    __slots__ = ("_effective", "_made", "kind", "options", "policy")
 
     def __init__(self, policy: Policy, options: dict[str, Any], kind: Kind) -> None:
         self.policy = policy
         self.options = options
         self.kind = kind
         self._made: tuple[Any, CallSite] | None = None
+        self._effective: Policy | None = None
+
+    def effective(self, fn: Any) -> Policy:
+        """Return the policy as a found file lets it be; looked for at the first use."""
+        if self._effective is None:
+            self._effective = _applied(fn, self.policy).policy
+        return self._effective
 
     def call_site(self, fn: Any) -> CallSite:
         """Return the runtime's call site, holding the present function."""
@@ -310,7 +317,7 @@ class _Site:
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
         options = _offers(fn, options)
-        policy = _applied(fn, self.policy).policy
+        policy = self.effective(fn)
         load("_engine").prestart(fn, policy)  # imports its modules while we import ours
         site: CallSite = load("_runtime").CallSite(
             fn, policy, annotation=return_annotation(fn), kind=self.kind, **options

@@ -27,7 +27,7 @@ __all__ = ["Applied", "apply", "digest_of", "search"]
 
 NAMES = ("agentsbx.toml", "pyproject.toml")
 _MAX = 2**20
-_told: set[tuple[object, ...]] = set()
+_told: dict[Any, Any] = {}  # the registry of our warnings: each text once, by the usual filters
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ def apply(policy: Policy, function: str = "", *, folder: str | None = None) -> A
             raise PolicyError(str(error), file=path, path=error.path, hint=error.hint) from None
         return Applied(wanted, path, is_trusted=True)
     ignored = tuple(beyond(policy, wanted))
-    _warn(path, digest, ignored, was_known=known is not None)
+    _warn(path, ignored, was_known=known is not None)
     return Applied(narrow(policy, wanted), path, ignored=ignored)
 
 
@@ -197,10 +197,9 @@ def _read(path: str, function: str) -> tuple[Policy, set[str], str]:
 # -- telling --------------------------------------------------------------------------------------
 
 
-def _warn(path: str, digest: str, ignored: tuple[tuple[str, str], ...], *, was_known: bool) -> None:
-    if not (ignored or was_known) or (path, digest, ignored) in _told:
+def _warn(path: str, ignored: tuple[tuple[str, str], ...], *, was_known: bool) -> None:
+    if not (ignored or was_known):
         return
-    _told.add((path, digest, ignored))
     trust = f"`agentsbx policy trust {path}`"
     changed = "it changed since it was trusted; " if was_known else ""
     if not ignored:
@@ -212,4 +211,4 @@ def _warn(path: str, digest: str, ignored: tuple[tuple[str, str], ...], *, was_k
             f"{path}: {changed}a found policy file only narrows: {keys} ignored ({words}); "
             f"if you know the file, run {trust}"
         )
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    warnings.warn_explicit(text, RuntimeWarning, path, 1, registry=_told)

@@ -93,7 +93,7 @@ def test_test_runs_a_table(place: Path) -> None:
 def test_trust_lets_a_found_file_widen_until_it_changes(place: Path) -> None:
     found = place / "agentsbx.toml"
     found.write_text("read = ['data']\nwrite = []\n[limits]\nmemory = '2GB'\n")
-    env = {"HOME": str(place), "XDG_CONFIG_HOME": str(place / "config")}
+    env = {"XDG_CONFIG_HOME": str(place / "config")}
     shown = cli("policy", "show", "tools:other", cwd=place, env=env)
     assert 'memory = "1GB"' in shown.stdout
     assert "Ignored, as it is not trusted: read " in shown.stdout

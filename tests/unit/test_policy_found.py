@@ -22,7 +22,7 @@ def home(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     (scratch / "project/sub").mkdir(parents=True)
     monkeypatch.chdir(scratch / "project")
-    monkeypatch.setattr(_policy_found, "_told", set())
+    monkeypatch.setattr(_policy_found, "_told", {})
     return scratch
 
 
@@ -91,9 +91,11 @@ def test_what_is_planted_widens_nothing_and_is_told_once(home: Path, text: str, 
     assert message.startswith(f"{path}: ")
     assert key in message.partition(" ignored")[0]
     assert message.endswith(f"`agentsbx policy trust {path}`")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
         apply(BASE)
+        apply(BASE)
+    assert len(told) == 1
 
 
 def test_a_section_counts_for_its_function_alone(home: Path) -> None:
@@ -346,3 +348,20 @@ def test_commands_and_sessions_are_narrowed_too(home: Path) -> None:
     assert run(words, open_files=100).stdout == b"50\n"
     with Sandbox(open_files=100) as session:
         assert session.exec(words).stdout == b"50\n"
+
+
+def test_a_nested_function_is_judged_by_what_it_is_let(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trusted file widens both; else the caller would allow more than the other."""
+    monkeypatch.setenv("CANARY", "secret")
+    inner = sandbox(see_canary)
+
+    def outer() -> str | None:
+        return inner()
+
+    assert sandbox(outer)() is None
+    path = plant(home, "env = ['CANARY']\n")
+    _policy_trust.record(str(path), digest_of(str(path)))
+    inner = sandbox(see_canary)
+    assert sandbox(outer)() == "secret"
