@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from agentsbx import _core, _engine, _exits, _header, _transfer
 from agentsbx._boxes import Box, Pool, PoolGone
 from agentsbx._explain_limits import explain_limit, limit_table
-from agentsbx._job import Cancel, Exchange, Reply, is_gone
+from agentsbx._job import Cancel, Exchange, is_gone
 from agentsbx._output import Output
 from agentsbx._pools import is_same
 from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
+from agentsbx._reply import Reply
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import EXEC, EXITED, FRAME_INLINE, Cause, ExitRecord, Frame
 from agentsbx.errors import SandboxUnavailable, Stage

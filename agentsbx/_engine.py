@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentsbx import _arena, _compile, _gate, _host, _preload
 from agentsbx._boxes import Box, Pool, PoolGone
-from agentsbx._job import Cancel, Exchange, Reply
+from agentsbx._job import Cancel, Exchange
 from agentsbx._pools import Pools
+from agentsbx._reply import Reply
 from agentsbx._shortage import reraise
 from agentsbx._supervisor import Supervisor, SupervisorGone
 from agentsbx._wire import FRAME_INLINE, Cause, ExitRecord, Frame

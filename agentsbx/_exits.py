@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from agentsbx._job import Reply
 from agentsbx._kept import Discarded, Files
+from agentsbx._reply import Reply
 from agentsbx._wire import Cause, ExitRecord, Frame
 from agentsbx.result import Exit, Usage
 

@@ -24,9 +24,10 @@ from agentsbx._interpreter_answers import Answers, Ended, exit_words
 from agentsbx._interpreter_live import Home, Live, Program, command
 from agentsbx._interpreter_request import Known, Request, request_of
 from agentsbx._interpreter_talk import Talk, tidy
-from agentsbx._job import NO_CACHE, SHORT_MS, Reply, is_gone, send_body
+from agentsbx._job import NO_CACHE, SHORT_MS, is_gone, send_body
 from agentsbx._output import forward, outputs
 from agentsbx._python_result import PythonResult
+from agentsbx._reply import Reply
 from agentsbx._turns import Turns
 from agentsbx._wire import FRAME_INLINE, Event, Frame
 from agentsbx.errors import AgentsbxError, SandboxUnavailable

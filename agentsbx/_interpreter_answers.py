@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agentsbx._interpreter_live import Home
     from agentsbx._interpreter_talk import Talk
-    from agentsbx._job import Reply
+    from agentsbx._reply import Reply
     from agentsbx._runtime import CallSite
 
 __all__ = ["Answers", "Ended", "exit_words"]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentsbx import _core, _displays, _header, _transfer
-from agentsbx._job import SHORT_MS, Exchange, Reply
+from agentsbx._job import SHORT_MS, Exchange
 from agentsbx._python_result import Display
+from agentsbx._reply import Reply
 from agentsbx._wire import BUFFER_ALIGN, NO_LIMIT, Cause, Event, Frame
 
 if TYPE_CHECKING:

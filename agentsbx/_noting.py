@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentsbx._codec import ClassTable
-    from agentsbx._job import Reply
+    from agentsbx._reply import Reply
     from agentsbx._ship import CallStream
 
 __all__ = ["taker"]

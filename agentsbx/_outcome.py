@@ -20,7 +20,7 @@ from agentsbx._benign import is_benign
 from agentsbx._codec import ClassTable, CodecLimits, decode, decode_exception
 from agentsbx._exits import exit_of, usage_of
 from agentsbx._filter import explain_syscall
-from agentsbx._job import Reply
+from agentsbx._reply import Reply
 from agentsbx._wire import ExitRecord, Frame
 from agentsbx.errors import (
     AgentsbxError,

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from agentsbx import _core, _engine, _exits, _transfer
 from agentsbx._boxes import Box, PoolGone
 from agentsbx._explain_limits import limit_table
-from agentsbx._job import Reply, is_gone
+from agentsbx._job import is_gone
 from agentsbx._output import Output
 from agentsbx._preload import NOTHING
 from agentsbx._protect import Watch, planted_error
+from agentsbx._reply import Reply
 from agentsbx._supervisor import SupervisorGone
 from agentsbx._wire import FRAME_INLINE, NO_LIMIT, Cause, ExitRecord, Frame
 from agentsbx.errors import SandboxTimeout, SandboxUnavailable

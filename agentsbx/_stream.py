@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentsbx import _engine, _generator, _header, _runtime
+from agentsbx import _engine, _generator, _header, _runtime, _settle
 from agentsbx._codec import decode
 from agentsbx._codec_decode import NOT_PLAIN, decode_plain
 from agentsbx._job import Cancel, NotSent
@@ -197,7 +197,7 @@ class Stream:
             record = talk.record(detail)
         except SupervisorGone:
             record = ExitRecord.lost(talk.job_id)
-        self.result = _runtime.settle(
+        self.result = _settle.settle(
             site, call.stream, call.pool, self._reply, record, self._args, self._kwargs,
             call.watch, detail, self._returned,
         )  # fmt: skip

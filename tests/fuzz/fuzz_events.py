@@ -30,8 +30,9 @@ from agentsbx._boxes import Box
 from agentsbx._codec import ClassTable, CodecLimits, encode, encode_exception
 from agentsbx._explain_limits import limit_table
 from agentsbx._header import pack_result
-from agentsbx._job import Exchange, Reply
+from agentsbx._job import Exchange
 from agentsbx._output import Output
+from agentsbx._reply import Reply
 from agentsbx._wire import DENIAL, FILES, LEFT_FILE, Cause, ExitRecord, Frame
 from agentsbx.errors import AgentsbxError, ResultError
 from agentsbx.policy import Policy

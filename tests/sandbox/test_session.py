@@ -156,6 +156,11 @@ def test_files_are_byte_exact(box: Sandbox) -> None:
         box.read("blob")
 
 
+def test_files_of_the_kernel_are_read_too(box: Sandbox) -> None:
+    assert box.read("/proc/1/comm").strip()
+    assert box.read("/proc/self/status").startswith(b"Name:")
+
+
 def test_directories_and_links(box: Sandbox) -> None:
     box.mkdir("d/e", parents=True)
     box.mkdir("d/e", parents=True)
