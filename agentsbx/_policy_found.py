@@ -27,6 +27,7 @@ __all__ = ["Applied", "apply", "digest_of", "search"]
 
 NAMES = ("agentsbx.toml", "pyproject.toml")
 _MAX = 2**20
+_tables: dict[str, tuple[tuple[int, ...], bool]] = {}  # which pyproject.toml has our table
 _told: dict[Any, Any] = {}  # the registry of our warnings: each text once, by the usual filters
 
 
@@ -124,9 +125,23 @@ def _counts(path: str) -> bool:
         return True
     try:
         with open(_open(path), "rb") as file:
-            raw = file.read(_MAX + 1)
+            found = os.fstat(file.fileno())
+            identity = (
+                found.st_dev,
+                found.st_ino,
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+            )
+            known = _tables.get(path)
+            if known is None or known[0] != identity:
+                known = _tables[path] = identity, _has_table(file.read(_MAX + 1))
     except OSError:
         return False  # not ours to judge
+    return known[1]
+
+
+def _has_table(raw: bytes) -> bool:
     if b"agentsbx" not in raw or len(raw) > _MAX:
         return False
     try:
