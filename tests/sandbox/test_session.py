@@ -242,7 +242,7 @@ def test_two_sessions_do_not_meet() -> None:
         sleeper = a.start(["sleep", "44"], background=True)
         assert b.exec("cat /sandbox/tmp/mine").exit_code != 0
         assert b.exec("grep -l sleep /proc/[0-9]*/comm").exit_code != 0
-        assert b.exec(f"kill -9 {sleeper.pid}; kill -9 -1").exit_code != 0
+        assert b.exec(f"sleep 0.3; kill -9 {sleeper.pid}; kill -9 -1").exit_code != 0
         assert sleeper.poll() is None
 
 
