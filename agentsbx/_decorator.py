@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Iterator,
     )
 
+    from agentsbx._policy_found import Applied
     from agentsbx._runtime import CallSite
     from agentsbx._types import (
         AsyncSandboxed,
@@ -177,7 +179,24 @@ def _decorate(fn: Any, policy: Policy, options: dict[str, Any]) -> Any:
         return type(fn)(_decorate(fn.__func__, policy, options))
     _refuse(fn)
     _traps.warn(fn)
+    if policy.functions:
+        policy = policy.for_function(_function_name(fn))
     return _make(fn, policy, options)
+
+
+def _function_name(fn: Any) -> str:
+    """Return "module:qualname", as a policy file names a function in a section.
+
+    A program that was started by its file is called after the file, as others import it.
+    """
+    named = fn.func if isinstance(fn, functools.partial) else fn
+    module = getattr(named, "__module__", None) or ""
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec is not None else os.path.basename(file or "")
+        module = module.removesuffix(".py").removesuffix(".__main__")
+    return f"{module}:{getattr(named, '__qualname__', type(named).__qualname__)}"
 
 
 def _refuse(fn: Any) -> None:
@@ -275,13 +294,20 @@ def _check_host_args(wrapper: Any, options: dict[str, Any]) -> None:
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
-    __slots__ = ("_made", "kind", "options", "policy")
+    __slots__ = ("_effective", "_made", "kind", "options", "policy")
 
     def __init__(self, policy: Policy, options: dict[str, Any], kind: Kind) -> None:
         self.policy = policy
         self.options = options
         self.kind = kind
         self._made: tuple[Any, CallSite] | None = None
+        self._effective: Policy | None = None
+
+    def effective(self, fn: Any) -> Policy:
+        """Return the policy as a found file lets it be; looked for at the first use."""
+        if self._effective is None:
+            self._effective = _applied(fn, self.policy).policy
+        return self._effective
 
     def call_site(self, fn: Any) -> CallSite:
         """Return the runtime's call site, holding the present function."""
@@ -291,12 +317,20 @@ class _Site:
         named = fn.func if isinstance(fn, functools.partial) else fn
         options = {"name": getattr(named, "__qualname__", type(named).__qualname__), **self.options}
         options = _offers(fn, options)
-        load("_engine").prestart(fn, self.policy)  # imports its modules while we import ours
+        policy = self.effective(fn)
+        load("_engine").prestart(fn, policy)  # imports its modules while we import ours
         site: CallSite = load("_runtime").CallSite(
-            fn, self.policy, annotation=return_annotation(fn), kind=self.kind, **options
+            fn, policy, annotation=return_annotation(fn), kind=self.kind, **options
         )
         self._made = fn, site
         return site
+
+
+def _applied(fn: Any, policy: Policy) -> Applied:
+    """Look for a policy file above the working directory; once for a function, at its first use."""
+    from agentsbx._policy_found import apply
+
+    return apply(policy, _function_name(fn))
 
 
 def _equip(wrapper: Any, fn: Any, site: _Site) -> None:
@@ -401,7 +435,8 @@ def _explain(wrapper: Any) -> str:
     from agentsbx._describe import describe_function
 
     site: _Site = wrapper.__agentsbx_site__
-    return describe_function(wrapper.__wrapped__, site.policy, site.options)
+    applied = _applied(wrapper.__wrapped__, site.policy)
+    return describe_function(wrapper.__wrapped__, applied.policy, site.options, str(applied))
 
 
 def _shown(keywords: dict[str, Any]) -> str:

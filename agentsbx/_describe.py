@@ -29,8 +29,11 @@ class _Text(str):
         printer.text(str(self))
 
 
-def describe_function(fn: Any, policy: Policy, options: dict[str, Any]) -> str:
-    """Say what crosses with `fn` (name, type, size) and what its calls may do."""
+def describe_function(fn: Any, policy: Policy, options: dict[str, Any], found: str = "") -> str:
+    """Say what crosses with `fn` (name, type, size) and what its calls may do.
+
+    `found`: what to say of a policy file that was found.
+    """
     inner = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -42,6 +45,7 @@ def describe_function(fn: Any, policy: Policy, options: dict[str, Any]) -> str:
                 f"{name}: each call runs in a fresh, single-use sandbox.",
                 "",
                 explain_policy(policy),
+                *([found] if found else []),
                 "",
                 *_kept(options.get("keep", ())),
                 *_host(options),

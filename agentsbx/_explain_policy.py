@@ -40,7 +40,7 @@ def explain_policy(policy: Policy) -> str:
     >>> print(explain_policy(Policy.from_keywords(read="/srv/data")).splitlines()[1])
       read      /srv/data and all below it
     """
-    lines = [f"This call may ({policy.origin or policy.extends or 'default'}):"]
+    lines = [f"This call may ({_name(policy)}):"]
     lines += _rows("read", [_grant(g, policy) for g in policy.read])
     lines += _rows("" if policy.read else "read", _libraries(policy))
     lines += _rows("write", [_grant(g, policy) for g in policy.write])
@@ -60,6 +60,12 @@ def explain_policy(policy: Policy) -> str:
     lines.append("")
     lines += _behaviour(policy)
     return "\n".join(lines)
+
+
+def _name(policy: Policy) -> str:
+    extends = policy.extends if isinstance(policy.extends, str) else ""
+    name = policy.origin or extends or ", ".join(policy.extends or ()) or "default"
+    return f"{name}, section {policy.section}" if policy.section else name
 
 
 def _libraries(policy: Policy) -> list[str]:

@@ -48,7 +48,7 @@ def reduce(wrapper: Any, offers: Any = None) -> tuple[Any, ...]:
         wrapper.__qualname__,
         wrapper.__module__,
         wrapper.__doc__,
-        _needs(wrapper, offers) or msgspec.msgpack.encode(site.policy),
+        _needs(wrapper, offers) or msgspec.msgpack.encode(site.effective(wrapper.__wrapped__)),
         int(site.kind),
     )
     return empty, (site.kind == 1,), state, None, None, complete

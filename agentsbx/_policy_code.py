@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agentsbx._policy_read import files_read
 from agentsbx._policy_rules import is_below
+from agentsbx._policy_trust import store_path
 from agentsbx.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ def _why(
     for place in (*files_read, *([policy.origin] if policy.origin else ())):
         if any(is_below(place, name) for name in names):
             return f"it holds the policy file {place!r}"
+    store = store_path()
+    for place in _with_targets((store, os.path.dirname(store))):
+        if any(is_below(place, name) or is_below(name, os.path.dirname(store)) for name in names):
+            return f"it holds the record of trusted policy files {place!r}"
     if search_path is sys.path:
         for place in _loaded(len(sys.modules)):
             if any(is_below(place, name) for name in names):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentsbx import _policy_rules, _units
+from agentsbx import _policy_rules
 from agentsbx._policy_keys import (
     FIELDS,
     INSTEAD,
@@ -22,31 +22,26 @@ from agentsbx._policy_keys import (
     short,
     suggestion,
 )
+from agentsbx._policy_load import Reading, load_file, table_of
+from agentsbx._policy_toml import find_line, item_names
 from agentsbx._site_keys import SITE_KEYWORDS
 from agentsbx.errors import PolicyError
-from agentsbx.policy import Grant, Limits, Policy
+from agentsbx.policy import FunctionSection, Limits, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "Reading",
     "apply_keywords",
     "files_read",
-    "find_line",
+    "load_file",
     "read_file",
     "read_mapping",
-    "write_toml",
+    "read_over",
 ]
 
-_MAX_FILE = 2**20
 _MAX_EXTENDS = 8
-_MAX_DEPTH = 8
-_MAX_NUMBER = 2**63
-_MAX_PARTS = 32
-_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_LONG_KEY = re.compile(
-    rf"""(?<![A-Za-z0-9_"'-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_PARTS}}}"""
-)
 _LISTS = ("env", "net", "syscalls", "preload", "packages")
 
 # Every policy file of this process, and where links to it lead: no job may write there (rule 4.7).
@@ -77,24 +72,33 @@ def apply_keywords(start: Policy, keywords: Mapping[str, Any], folder: str | Non
     return new
 
 
-def read_mapping(data: Mapping[str, Any], base: str | None = None) -> Policy:
+def read_mapping(
+    data: Mapping[str, Any], base: str | None = None, reading: Reading | None = None
+) -> Policy:
     """Build a policy from data in the shape of a policy file; code may widen it."""
-    return msgspec.structs.replace(_build(data, base, ()), widen=("*",))
+    policy = _overlay(Policy(), data, base, reading or Reading())
+    return msgspec.structs.replace(policy, widen=("*",))
 
 
-def read_file(path: str, base: str | None = None, seen: tuple[str, ...] = ()) -> Policy:
+def read_file(path: str, base: str | None = None) -> Policy:
     """Read one policy file and those that it extends."""
-    path = os.path.abspath(path)
-    if path in seen or len(seen) >= _MAX_EXTENDS:
-        raise PolicyError("extends leads back to itself", file=path, path="extends")
-    text, data = _load(path)
-    files_read.update((path, os.path.realpath(path)))
+    return read_over(Policy(widen=()), os.path.abspath(path), Reading(), base)
+
+
+def read_over(start: Policy, path: str, reading: Reading, base: str | None = None) -> Policy:
+    """Return `start` with what the file at `path` (absolute) says on top; its errors have lines."""
+    text, data = reading.load(path)
+    if not reading.is_found:
+        files_read.update((path, os.path.realpath(path)))
+    chain, before = reading.chain, reading.enter(path, text if path.endswith(".toml") else "")
+    reading.chain = (*chain, path)
     try:
-        policy = _build(data, base if base is not None else os.path.dirname(path), (*seen, path))
+        policy = _overlay(start, data, base or os.path.dirname(path), reading)
     except PolicyError as error:
         if error.file is not None:
             raise
-        line = find_line(text, error.path or "") if path.endswith(".toml") else None
+        where = table_of(path) + (error.path or "")
+        line = find_line(text, where) if path.endswith(".toml") else None
         raise PolicyError(
             str(error),
             file=path,
@@ -103,88 +107,46 @@ def read_file(path: str, base: str | None = None, seen: tuple[str, ...] = ()) ->
             hint=error.hint,
             notes=getattr(error, "__notes__", ()),
         ) from None
+    finally:
+        reading.chain = chain
+        reading.leave(before)
     return msgspec.structs.replace(policy, origin=path)
 
 
-def _load(path: str) -> tuple[str, dict[str, Any]]:
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        raise PolicyError(
-            f"cannot read the policy file: {error.strerror}",
-            file=path,
-            hint="a preset has no / or .",
-        ) from None
-    if len(raw) > _MAX_FILE:
-        raise PolicyError("the policy file is larger than 1 MiB", file=path)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise PolicyError("the policy file is not UTF-8", file=path, line=line) from None
-    if path.endswith(".json"):
-        try:
-            data = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise PolicyError(f"no valid JSON: {error}", file=path) from None
-        if not isinstance(data, dict):
-            raise PolicyError("a policy is an object: {...}", file=path, line=1)
-        _refuse_depth(data, path)
-        return text, data
-    import tomllib  # only policy files pay for it
-
-    if _LONG_KEY.search(text):  # it would take the square of them in time
-        raise PolicyError(f"a key of more than {_MAX_PARTS} parts", file=path)
-    try:
-        data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
-        message = str(error) or "nested too deeply"
-        place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
-        raise PolicyError(
-            f"no valid TOML: {message[: place.start()] if place else message}",
-            file=path,
-            line=int(place[1]) if place else text.count("\n") + 1,
-            column=int(place[2]) if place else None,
-        ) from None
-    _refuse_depth(data, path)
-    return text, data
-
-
-def _refuse_depth(data: object, path: str) -> None:
-    """No policy is deep: messages show what is wrong in it, and that would be endless."""
-    level = [data]
-    for _ in range(_MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if any(isinstance(v, int) and abs(v) > _MAX_NUMBER for v in level):
-            raise PolicyError("a number out of range", file=path)
-        if not level:
-            return
-    raise PolicyError("nested too deeply", file=path)
-
-
-def _build(data: Mapping[str, Any], folder: str | None, seen: tuple[str, ...]) -> Policy:
-    start = Policy()
+def _overlay(
+    start: Policy, data: Mapping[str, Any], folder: str | None, reading: Reading
+) -> Policy:
+    """Return `start`, then what `data` extends, then what `data` says itself."""
     extends = data.get("extends")
-    if extends is not None:
-        start = _start(extends, folder, seen)
-    changes: dict[str, Any] = {"extends": extends, "widen": start.widen if extends else ()}
-    if "*" in changes["widen"]:
-        changes["widen"] = ()
+    names = _extended(extends)
+    for name in names:
+        start = _start(start, name, folder, reading)
+    own = {k: v for k, v in data.items() if k not in ("extends", "function", "$schema")}
+    policy = _apply(start, own, folder, reading)
+    shown = names[0] if len(names) == 1 else tuple(names)
+    policy = msgspec.structs.replace(policy, extends=shown or None)
+    return _with_functions(policy, own, data.get("function"), folder, reading)
+
+
+def _apply(
+    start: Policy,
+    data: Mapping[str, Any],
+    folder: str | None,
+    reading: Reading,
+    section: str = "",
+) -> Policy:
+    """Lists add, single values replace."""
+    changes: dict[str, Any] = {}
     for key, value in data.items():
-        if key == "extends":
-            continue
         if key == "limits":
             changes["limits"] = _build_limits(start.limits, value)
+            for name in value:
+                reading.said(section, f"limits.{name}", [""])
         elif key == "widen":
             changes["widen"] = _widen(value)
         elif key in FIELDS:
             parsed = FIELDS[key](key, value, folder)
+            reading.said(section, key, item_names(key, parsed))
             if key in _LISTS:
                 parsed = _merge_words(key, getattr(start, key), parsed)
             changes["strict_limits" if key == "strict" else key] = parsed
@@ -196,6 +158,56 @@ def _build(data: Mapping[str, Any], folder: str | None, seen: tuple[str, ...]) -
     return policy
 
 
+def _with_functions(
+    policy: Policy,
+    own: Mapping[str, Any],
+    sections: object,
+    folder: str | None,
+    reading: Reading,
+) -> Policy:
+    """Add the sections `[function."module:qualname"]`: each is the whole policy of one function.
+
+    Sections of what the file extends stay, with the file's own top level on top of them.
+    """
+    found = {section.name: section.policy for section in policy.functions}
+    plain = {key: value for key, value in own.items() if key != "widen"}
+    for name, extended in found.items():
+        found[name] = msgspec.structs.replace(
+            _apply(extended, plain, folder, reading, name),
+            widen=policy.widen,
+            extends=policy.extends,
+        )
+    top = msgspec.structs.replace(policy, functions=())
+    for name, data in _tables("function", sections).items():
+        where = f"function.{name}"
+        if not re.fullmatch(r"[\w.]+:[\w.<>]+", name):
+            raise PolicyError(
+                f"function {short(name)} is not a module and a function",
+                path=where,
+                hint='write [function."module:function"] or [function."module:Class.method"]',
+            )
+        try:
+            for word in ("extends", "widen", "function"):
+                if word in data:
+                    raise PolicyError(f"{word} stands above all sections", path=word)
+            found[name] = _apply(found.get(name, top), data, folder, reading, name)
+        except PolicyError as error:
+            error.path = f"{where}.{error.path}" if error.path else where
+            raise
+    made = tuple(FunctionSection(name, found[name]) for name in sorted(found))
+    return msgspec.structs.replace(policy, functions=made) if made else policy
+
+
+def _tables(key: str, value: object) -> dict[str, dict[str, Any]]:
+    if value is None:
+        return {}
+    if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+        return value
+    raise PolicyError(
+        f"{key} is a table of tables", path=key, hint=f'write [{key}."module:function"]'
+    )
+
+
 def _merge_grants(start: Policy, changes: dict[str, Any]) -> None:
     # What a file says about a path beats what the policy it extends said about it.
     named = {g.path for key in ("read", "write") for g in changes.get(key, ())}
@@ -205,19 +217,53 @@ def _merge_grants(start: Policy, changes: dict[str, Any]) -> None:
         changes[key] = tuple(sorted(added, key=lambda grant: grant.path))
 
 
-def _start(extends: object, folder: str | None, seen: tuple[str, ...]) -> Policy:
-    if not isinstance(extends, str):
-        raise PolicyError(f"extends={short(extends)}: not a name or a file", path="extends")
-    if "/" in extends or extends.endswith((".toml", ".json")):
-        path = os.path.join(folder or os.getcwd(), os.path.expanduser(extends))
-        return read_file(path, None, seen)
-    from agentsbx import presets
+def _extended(extends: object) -> list[str]:
+    names = [extends] if isinstance(extends, str) else extends
+    if names is None:
+        return []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise PolicyError(
+            f"extends={short(extends)}: not a name or a file",
+            path="extends",
+            hint='write extends = "build", or a list: ["build", "./base.toml"]',
+        )
+    return list(names)
 
-    try:
-        return presets.preset(extends)
-    except PolicyError as error:
-        error.path = "extends"
-        raise
+
+def _start(start: Policy, name: str, folder: str | None, reading: Reading) -> Policy:
+    """Put one preset or file on top of `start`."""
+    if "/" not in name and not name.endswith((".toml", ".json")):
+        from agentsbx import presets
+
+        try:
+            path = presets.path(name)
+        except PolicyError as error:
+            error.path = "extends"
+            raise
+        _, data = load_file(path)  # our own data, checked by tests: no place for a user to mend
+        before = reading.enter(f"preset {name}", "")
+        policy = _apply(start, data, None, reading)
+        reading.leave(before)
+        return policy
+    path = os.path.normpath(os.path.join(folder or os.getcwd(), os.path.expanduser(name)))
+    if path in reading.chain:
+        way = " -> ".join(map(os.path.basename, (*reading.chain, path)))
+        raise PolicyError(
+            f"extends leads back to itself: {way}", path="extends", hint="drop one of them"
+        )
+    if len(reading.chain) >= _MAX_EXTENDS:
+        raise PolicyError(
+            f"extends is more than {_MAX_EXTENDS} files deep",
+            path="extends",
+            hint="let files extend the last one directly",
+        )
+    if not os.path.exists(path):
+        raise PolicyError(
+            f"extends {short(name)}: there is no file {path!r}",
+            path="extends",
+            hint="a file counts from the folder of the file that extends it",
+        )
+    return read_over(start, path, reading)
 
 
 def _build_limits(start: Limits, value: object) -> Limits:
@@ -270,89 +316,8 @@ def _unknown_key(key: str) -> None:
         )
     if key in SITE_KEYWORDS:
         raise PolicyError(f"{key} is an option of the call, not of a policy", path=key)
-    known = [*FIELDS, "limits", "extends", "widen"]
+    known = [*FIELDS, "limits", "extends", "widen", "function"]
     close = f"; write {INSTEAD[key]}" if key in INSTEAD else suggestion(key, [*known, *LIMITS])
     raise PolicyError(
         f"unknown key {key!r}{close}", path=key, hint=None if close else f"keys: {', '.join(known)}"
     )
-
-
-# -- places and text ----------------------------------------------------------------------------
-
-
-def find_line(text: str, path: str) -> int | None:
-    r"""Return the line (from 1) on which a TOML text sets the key `path` (`limits.memory`).
-
-    >>> find_line('read = []\n[limits]\nmemory = "x"\n', "limits.memory")
-    3
-    """
-    if not path:
-        return None
-    table = ""
-    best = None
-    for number, line in enumerate(text.splitlines(), 1):
-        # No part of these may match in two ways: the text is somebody else's.
-        header = re.match(r"\s*+\[\[?+([^\]]++)\]", line)
-        if header:
-            table = _plain_key(header[1])
-            if table == path:
-                best = best or number
-            continue
-        key = re.match(r"""((?:[A-Za-z0-9_.\s-]|"[^"]*+"|'[^']*+')++)=""", line)
-        if not key:
-            continue
-        full = f"{table}.{_plain_key(key[1])}" if table else _plain_key(key[1])
-        if full == path:
-            return number
-        if path.startswith(full + ".") and re.search(
-            rf"\b{re.escape(path[len(full) + 1 :])}\b", line
-        ):
-            best = number
-    return best
-
-
-def _plain_key(text: str) -> str:
-    return re.sub(r"""["'\s]""", "", text)
-
-
-def _quote(text: str) -> str:
-    # A JSON string is a TOML basic string, but for the escape of U+007F, which TOML demands.
-    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
-
-
-def _grant_toml(grant: Grant) -> str:
-    if not grant.follow and not grant.code:
-        return _quote(grant.path)
-    words = "".join(f", {w} = true" for w in ("follow", "code") if getattr(grant, w))
-    return f"{{ path = {_quote(grant.path)}{words} }}"
-
-
-def write_toml(policy: Policy) -> str:
-    """Write a policy as TOML that `read_file` resolves to the same policy."""
-    lines: list[str] = []
-    plain = Policy()
-    for key in FIELDS:
-        field = "strict_limits" if key == "strict" else key
-        value = getattr(policy, field)
-        if value == getattr(plain, field) and key != "profile":
-            continue
-        if key in ("read", "write"):
-            shown = f"[{', '.join(_grant_toml(grant) for grant in value)}]"
-        elif isinstance(value, tuple):
-            shown = f"[{', '.join(map(_quote, value))}]"
-        elif isinstance(value, bool):
-            shown = "true" if value else "false"
-        else:
-            shown = _quote(value)
-        lines.append(f"{key} = {shown}")
-    lines += ["", "[limits]"]
-    for key in LIMITS:
-        amount = getattr(policy.limits, key)
-        if amount < 0:
-            shown = '"unlimited"'
-        elif key in ("memory", "file_size", "disk", "output", "result", "buffers"):
-            shown = f'"{_units.exact_bytes(int(amount))}"'
-        else:
-            shown = repr(amount)
-        lines.append(f"{key} = {shown}")
-    return "\n".join(lines) + "\n"

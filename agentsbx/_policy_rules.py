@@ -144,13 +144,16 @@ def _path_differences(policy: Policy, other: Policy) -> Iterable[tuple[str, str]
         if mine > limit:
             yield _LEVELS[mine], f"{_LEVELS[mine]} {path}"
     for key, grants, theirs in (
-        ("read", policy.read, {*other.read, *other.write}),
-        ("write", policy.write, set(other.write)),
+        ("read", policy.read, (*other.read, *other.write)),
+        ("write", policy.write, other.write),
     ):
+        words = {grant.path: grant for grant in theirs}
         for grant in grants:
-            if (grant.follow or grant.code) and grant not in theirs:
-                word = "follow" if grant.follow else "code"
-                yield key, f"{key} {grant.path} with {word}"
+            same = words.get(grant.path)
+            for word in ("follow", "code"):
+                if getattr(grant, word) and not (same is not None and getattr(same, word)):
+                    yield key, f"{key} {grant.path} with {word}"
+                    break
 
 
 def refuse_wider(new: Policy, old: Policy, *, allowed: Sequence[str]) -> None:

@@ -139,12 +139,14 @@ class Core:
         idle: Duration | None,
     ) -> None:  # fmt: skip
         from agentsbx._decorator import resolve
+        from agentsbx._policy_found import apply
 
         rules, options = resolve(policy, keywords)
         if options:
             raise TypeError(
                 f"{next(iter(options))!r} is for decorated functions, not for a session"
             )
+        rules = apply(rules.for_function("")).policy  # sections are for functions
         self.policy: Policy = rules
         place = os.fspath(cwd) if cwd is not None else None
         if place is not None and not os.path.isabs(place):

@@ -49,6 +49,7 @@ def run(
     """
     from agentsbx._decorator import resolve
     from agentsbx._load import load
+    from agentsbx._policy_found import apply
 
     if isinstance(argv, (str, bytes, os.PathLike)):
         raise TypeError(f'run() takes a list of words, for example ["sh", "-c", {argv!r}]')
@@ -61,7 +62,7 @@ def run(
     try:
         result: Result = load("_command").run_command(
             words,
-            policy=rules,
+            policy=apply(rules.for_function("")).policy,  # sections are for functions
             env=dict(extra_env) if extra_env else None,
             cwd=os.fspath(cwd) if cwd is not None else None,
             stdin=data,

@@ -23,9 +23,17 @@ from msgspec import Meta
 from agentsbx.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["UNLIMITED", "Grant", "Limits", "Policy", "policy_schema", "split_keywords"]
+__all__ = [
+    "UNLIMITED",
+    "FunctionSection",
+    "Grant",
+    "Limits",
+    "Policy",
+    "policy_schema",
+    "split_keywords",
+]
 
 UNLIMITED = -1
 """How "unlimited" stands in `Limits` once a policy is resolved."""
@@ -91,17 +99,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
 
 
+class FunctionSection(msgspec.Struct, frozen=True):
+    """The whole policy of one function, from `[function."module:qualname"]` of a policy file."""
+
+    name: str
+    policy: Policy
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one call may read, write, reach and use.
 
     Make it with `from_keywords`, `from_file` or a preset; these resolve units and paths. `env`
     holds names of host variables that are granted (`"LANG"`) and variables that are set
-    (`"MODE=x"`). `extends` names the preset or file it started from, `origin` its file, `widen` the
-    keywords that code may widen (`"*"`: all, for policies made in code).
+    (`"MODE=x"`). `extends` names the presets or files it started from, `origin` its file, `widen`
+    the keywords that code may widen (`"*"`: all, for policies made in code), `functions` the
+    sections for single functions, `section` the one that this policy is.
     """
 
     extends: Annotated[
-        str | None, Meta(description="Preset, or policy file (with / or .toml), to start from.")
+        str | tuple[str, ...] | None,
+        Meta(description="Presets and policy files (with / or .toml) to start from, in order."),
     ] = None
     read: Annotated[tuple[Grant, ...], Meta(description="Files and folders that can be read.")] = ()
     write: Annotated[
@@ -158,6 +175,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...], Meta(description="Keywords that code may widen beyond this file.")
     ] = ("*",)
     origin: str = ""
+    section: str = ""
+    functions: tuple[FunctionSection, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what was not resolved: relative paths and lists go through `from_keywords`."""
@@ -228,7 +247,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         new = _policy_read.apply_keywords(self, keywords, folder)
         if "*" not in self.widen:
             _policy_rules.refuse_wider(new, self, allowed=self.widen)
-        return new
+        return new._each_function(lambda policy: policy.extend(folder=folder, **keywords))
 
     def narrow(self, *, folder: str | None = None, **keywords: Any) -> Policy:
         """Return this policy with `keywords` changed; raises `PolicyError` if that allows more.
@@ -240,7 +259,30 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         new = _policy_read.apply_keywords(self, keywords, folder)
         _policy_rules.refuse_wider(new, self, allowed=())
-        return new
+        return new._each_function(lambda policy: policy.narrow(folder=folder, **keywords))
+
+    def _each_function(self, change: Callable[[Policy], Policy]) -> Policy:
+        if not self.functions:
+            return self
+        changed = tuple(FunctionSection(s.name, change(s.policy)) for s in self.functions)
+        return msgspec.structs.replace(self, functions=changed)
+
+    def for_function(self, name: str) -> Policy:
+        """Return the policy of one function: that of its section, else this one without sections.
+
+        `name` is `"module:qualname"`. `sandbox` asks when it decorates a function.
+
+        >>> data = {"function": {"tools:fetch": {"limits": {"timeout": "5s"}}}}
+        >>> policy = Policy.from_mapping(data)
+        >>> policy.for_function("tools:fetch").limits.timeout, policy.limits.timeout
+        (5.0, 30.0)
+        """
+        if not self.functions:
+            return self
+        for section in self.functions:
+            if section.name == name:
+                return msgspec.structs.replace(section.policy, origin=self.origin, section=name)
+        return msgspec.structs.replace(self, functions=())
 
     def contains(self, other: Policy) -> bool:
         """Whether this policy enforces at least `other`: allows nothing that `other` denies."""
@@ -264,7 +306,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def to_toml(self) -> str:
         """Return a policy file that reads back as this policy (but for `widen` and `origin`)."""
-        from agentsbx._policy_read import write_toml
+        from agentsbx._policy_toml import write_toml
 
         return write_toml(self)
 
@@ -299,32 +341,6 @@ def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 def policy_schema() -> dict[str, Any]:
     """Return the JSON Schema of policy files, for editors (`agentsbx policy schema`)."""
-    schema: dict[str, Any] = msgspec.json.schema(Policy)
-    properties = schema["$defs"]["Policy"]["properties"]
-    del properties["origin"]
-    for name in ("read", "write", "net", "env", "syscalls", "preload", "packages", "widen"):
-        prop = properties[name]
-        prop.pop("default", None)
-        if name in ("read", "write"):
-            prop["items"] = {"anyOf": [{"type": "string"}, prop["items"]]}
-        # A bare string is a list of one, a table of env sets variables.
-        forms = [{"type": "string"}, prop]
-        if name == "env":
-            forms.append({"type": "object", "additionalProperties": {"type": "string"}})
-        properties[name] = {"description": prop.pop("description"), "anyOf": forms}
-    cpus = properties["cpu_set"]
-    del cpus["default"]
-    forms = [{"type": "string"}, {"type": "integer"}, cpus]
-    properties["cpu_set"] = {"description": cpus.pop("description"), "anyOf": forms}
-    del properties["limits"]["default"]
-    for prop in schema["$defs"]["Limits"]["properties"].values():
-        prop["type"] = ["number", "string"]
-        if prop["default"] < 0:
-            prop["default"] = "unlimited"
-    for definition in schema["$defs"].values():
-        definition["description"] = definition.get("description", "").partition("\n")[0]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "agentsbx",
-        **schema,
-    }
+    from agentsbx._policy_schema import schema
+
+    return schema()

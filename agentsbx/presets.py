@@ -25,7 +25,7 @@ def names() -> list[str]:
     """Return the names of all presets, without aliases, sorted.
 
     >>> names()
-    ['build', 'default', 'strict']
+    ['build', 'data-science', 'default', 'node', 'shell', 'strict']
     """
     return sorted(e.removesuffix(".toml") for e in os.listdir(_FOLDER) if e.endswith(".toml"))
 

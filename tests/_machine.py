@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def lacks(feature: str) -> str | None:
     """Return why this machine lacks `feature`, or None if it has it.
 
     Features: `landlock`, `landlock>=N`, `userns`, `root`, `user`, `cgroup:NAME`, `arch:NAME`,
-    `module:NAME`, `linux`.
+    `module:NAME`, `program:NAME`, `linux`.
     """
     name, _, bound = feature.partition(">=")
     kind, _, what = name.partition(":")
@@ -82,6 +83,8 @@ def lacks(feature: str) -> str | None:
         return None if what in cgroup_controllers() else "no such controller to write to"
     if kind == "arch":
         return None if os.uname().machine == what else f"this is {os.uname().machine}"
+    if kind == "program":
+        return None if shutil.which(what) else "not installed"
     if kind == "module":
         found = subprocess.run(
             [sys.executable, "-c", f"import {what}"], capture_output=True, check=False

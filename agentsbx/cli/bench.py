@@ -88,7 +88,8 @@ class Bench:
 
 
 GROUPS = (
-    "calls", "sustained", "commands", "inside", "data", "meaning", "tools", "start", "idle",
+    "calls", "sustained", "commands", "inside", "data", "meaning", "tools", "sessions", "start",
+    "idle",
 )  # fmt: skip
 
 
@@ -102,11 +103,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", action="append", choices=GROUPS, help="only these; repeatable")
     options = parser.parse_args(argv)
     load("_runtime")  # where there are no sandboxes at all, this says why
-    from agentsbx.cli import _bench_calls, _bench_meaning, _bench_rest
+    from agentsbx.cli import _bench_calls, _bench_meaning, _bench_rest, _bench_sessions
 
     bench = Bench(quick=options.quick)
     for group in options.only or GROUPS:
-        homes = _bench_calls, _bench_meaning, _bench_rest
+        homes = _bench_calls, _bench_meaning, _bench_rest, _bench_sessions
         measure = next(getattr(home, group) for home in homes if hasattr(home, group))
         if not options.json:
             print(f"measuring {group} ...", file=sys.stderr, flush=True)

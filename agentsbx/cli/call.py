@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     if not words:
         raise UsageError("call needs a function: agentsbx call [flags] module:function args")
     keep, folder = take_keep(keywords)
-    fn = _sandboxed(_find(words[0]), keywords)
+    fn = _sandboxed(find(words[0]), keywords)
     if keep:
         fn = fn.options(keep=keep)
     args, kwargs = _arguments(fn, words[1:])
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _find(name: str) -> Any:
+def find(name: str) -> Any:
     """Import `module:function` or `file.py:function`."""
     where, colon, what = name.partition(":")
     if not colon or not where or not what:

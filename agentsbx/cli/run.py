@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
     cwd = keywords.pop("cwd", None)
     explains = keywords.pop("explain", False)
     keep, folder = take_keep(keywords)
-    policy = policy_of(keywords)
+    from agentsbx._policy_found import apply
+
+    policy = apply(policy_of(keywords)).policy
     if sys.platform != "linux":
         load("_command")  # raises: what comes next is not there
     _die_with_parent()

@@ -54,18 +54,48 @@ static int open_regular(struct call *c, int flags)
     return fd;
 }
 
+static int write_all(int fd, const char *s, size_t n)
+{
+    while (n) {
+        ssize_t got = write(fd, s, n);
+        if (got < 0 && errno != EINTR)
+            return -errno;
+        s += got > 0 ? got : 0;
+        n -= got > 0 ? (size_t)got : 0;
+    }
+    return 0;
+}
+
+/* The next bytes of one file to the other: how many, 0 at the end, or -errno. Files of
+ * the kernel (/proc, /sys) cannot be sent. */
+static ssize_t copy_some(int to, int from, size_t n, int *is_sent)
+{
+    static char buf[OUT_BYTES];
+    ssize_t got = *is_sent ? sendfile(to, from, NULL, n) : -1;
+
+    if (*is_sent && !(got < 0 && (errno == EINVAL || errno == ENOSYS)))
+        return got < 0 ? -errno : got;
+    *is_sent = 0;
+    got = read(from, buf, n < sizeof buf ? n : sizeof buf);
+    if (got <= 0)
+        return got < 0 ? -errno : 0;
+    int r = write_all(to, buf, (size_t)got);
+    return r < 0 ? r : got;
+}
+
 /* Up to `n` bytes of one file to the other. How many, or -errno. */
 static int64_t copy(int to, int from, uint64_t n)
 {
     uint64_t done = 0;
+    int is_sent = 1;
 
     while (done < n) {
         size_t part = n - done < 1u << 30 ? (size_t)(n - done) : 1u << 30;
-        ssize_t got = sendfile(to, from, NULL, part);
+        ssize_t got = copy_some(to, from, part, &is_sent);
         if (got == 0)
             break;
-        if (got < 0 && errno != EINTR)
-            return -errno;
+        if (got < 0 && got != -EINTR)
+            return got;
         done += got > 0 ? (uint64_t)got : 0;
     }
     return (int64_t)done;
@@ -118,18 +148,6 @@ static int do_write(struct call *c)
     c->reply.n_bytes = (uint64_t)n;
     if (fstat(to, &st) == 0)
         fill(&c->reply, &st);
-    return 0;
-}
-
-static int write_all(int fd, const char *s, size_t n)
-{
-    while (n) {
-        ssize_t got = write(fd, s, n);
-        if (got < 0 && errno != EINTR)
-            return -errno;
-        s += got > 0 ? got : 0;
-        n -= got > 0 ? (size_t)got : 0;
-    }
     return 0;
 }
 

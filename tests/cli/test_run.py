@@ -17,11 +17,13 @@ import agentsbx
 ENV = os.environ | {"PYTHONPATH": str(Path(agentsbx.__file__).parents[1])}
 
 
-def cli(*words: str, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def cli(
+    *words: str, stdin: str = "", cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "agentsbx", *words],
         input=stdin,
-        env=ENV,
+        env={**ENV, **(env or {})},
         cwd=cwd,
         capture_output=True,
         text=True,

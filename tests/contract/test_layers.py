@@ -34,7 +34,7 @@ HELPERS = {
     "C": "_arena _boxes _bridge _command _engine _exits _fast _gate _interpreter _kernel _live "
     "_mirror _notes _notices _noting _outcome _output _pools _prepare _reply _said _session "
     "_settle _setup _shortage _stream _swallowed _traced _turns",
-    "D": "_calls _describe _futures _load _progress _signature _traps _verbs _wrappers",
+    "D": "_calls _describe _futures _load _progress _signature _traps _verbs _why _wrappers",
 }
 THIRD_PARTY = {"msgspec", "cloudpickle"}
 

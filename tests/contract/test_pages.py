@@ -11,6 +11,7 @@ from contract.tree import ROOT, need_checkout
 PAGES = {
     "make_benign": "reference/benign.md",
     "make_messages": "reference/messages.md",
+    "make_presets": "reference/presets.md",
     "make_stages": "reference/stages.md",
     "make_verbs": "reference/verbs.md",
 }

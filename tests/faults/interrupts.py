@@ -65,6 +65,7 @@ def settled() -> int:
 def main() -> None:
     """Make the calls and report."""
     calls = int(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below nohup(1)
     quick, longer, large = map(agentsbx.sandbox, (work, slow, big))
     ways: list[Callable[[int], Any]] = [
         quick, quick, longer, large, lambda n: agentsbx.run(["true"]).value, quick.run,

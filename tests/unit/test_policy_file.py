@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pathlib
+import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsbx._policy_read import find_line
+import agentsbx
+from agentsbx import sandbox
+from agentsbx._policy_toml import find_line
 from agentsbx.errors import PolicyError
-from agentsbx.policy import Grant, Policy
+from agentsbx.policy import Grant, Policy, policy_schema
 
 
 def write(folder: pathlib.Path, text: str, name: str = "p.toml") -> str:
@@ -139,6 +146,133 @@ def test_extends_in_a_circle_ends(tmp_path: pathlib.Path) -> None:
     write(tmp_path, "extends = './a.toml'\n", "b.toml")
     with pytest.raises(PolicyError, match="back to itself"):
         Policy.from_file(tmp_path / "a.toml")
+
+
+def test_the_way_back_is_named_with_file_and_line(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, "extends = './b.toml'\n", "a.toml")
+    write(tmp_path, "\nextends = ['strict', './a.toml']\n", "b.toml")
+    with pytest.raises(PolicyError, match=r"b\.toml:2: .*a\.toml -> b\.toml -> a\.toml"):
+        Policy.from_file(tmp_path / "a.toml")
+
+
+def test_a_missing_file_is_told_where_it_is_named(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, "read = []\nextends = './absent.toml'\n")
+    with pytest.raises(PolicyError, match=r"p\.toml:2: .*there is no file '/.*absent\.toml'"):
+        Policy.from_file(path)
+
+
+def test_extends_is_not_deeper_than_eight_files(tmp_path: pathlib.Path) -> None:
+    for n in range(9):
+        write(tmp_path, f"extends = './{n + 1}.toml'\n", f"{n}.toml")
+    write(tmp_path, "\n", "9.toml")
+    assert Policy.from_file(tmp_path / "2.toml").origin == f"{tmp_path}/2.toml"
+    with pytest.raises(PolicyError, match=r"7\.toml:1: extends is more than 8 files deep"):
+        Policy.from_file(tmp_path / "0.toml")
+
+
+def test_a_list_is_laid_one_on_top_of_the_other(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, "read = 'a'\n[limits]\nmemory = '3GB'\n", "base.toml")
+    policy = Policy.from_file(
+        write(tmp_path, "extends = ['build', './base.toml', 'strict']\nread = 'b'\n")
+    )
+    assert [g.path for g in policy.read] == [f"{tmp_path}/a", f"{tmp_path}/b"]
+    assert (policy.profile, policy.limits.memory) == ("strict", 256 * 10**6)
+    assert policy.limits.output == 64 * 2**20, "of build, as nothing after it names it"
+    assert policy.extends == ("build", "./base.toml", "strict")
+
+
+SECTIONS = """
+read = "data"
+widen = "timeout"
+[limits]
+memory = "1GB"
+[function."tools:fetch"]
+env = ["API_KEY"]
+[function."tools:fetch".limits]
+timeout = "5s"
+[function."tools:Box.open"]
+profile = "strict"
+"""
+
+
+def test_a_section_is_the_whole_policy_of_one_function(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_file(write(tmp_path, SECTIONS))
+    fetch = policy.for_function("tools:fetch")
+    assert (fetch.env, fetch.limits.timeout, fetch.limits.memory) == (("API_KEY",), 5, 10**9)
+    assert [g.path for g in fetch.read] == [f"{tmp_path}/data"]
+    assert (fetch.section, fetch.functions, fetch.widen) == ("tools:fetch", (), ("timeout",))
+    assert policy.for_function("tools:Box.open").profile == "strict"
+    other = policy.for_function("tools:other")
+    assert (other.env, other.section, other.functions) == ((), "", ())
+    with pytest.raises(PolicyError, match="env API_KEY"):
+        other.extend(env=["API_KEY"])
+
+
+def test_keywords_change_every_section(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_file(write(tmp_path, SECTIONS))
+    changed = policy.extend(timeout="4s").for_function("tools:fetch")
+    assert (changed.limits.timeout, changed.env) == (4, ("API_KEY",))
+    with pytest.raises(PolicyError, match="timeout 20s, not 5s"):
+        policy.narrow(timeout="20s")
+
+
+def test_a_file_on_top_keeps_sections_and_changes_them(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, SECTIONS, "base.toml")
+    top = "extends = './base.toml'\nread = 'more'\n[function.'tools:fetch']\nnet = ['a.b:1']\n"
+    fetch = Policy.from_file(write(tmp_path, top)).for_function("tools:fetch")
+    assert [g.path for g in fetch.read] == [f"{tmp_path}/data", f"{tmp_path}/more"]
+    assert (fetch.env, fetch.net, fetch.limits.timeout) == (("API_KEY",), ("a.b:1",), 5)
+
+
+def test_wrong_sections_are_told_with_their_line(tmp_path: pathlib.Path) -> None:
+    for text, line, words in (
+        ("[function.fetch]\n", 1, "not a module and a function"),
+        ("\n[function.'a:b']\nraed = 1\n", 3, "unknown key 'raed'; did you mean 'read'"),
+        ("[function.'a:b']\n[function.'a:b'.limits]\nmemory = 'x'\n", 3, "memory"),
+        ("[function.'a:b']\nwiden = 'read'\n", 2, "stands above all sections"),
+        ("function = 3\n", 1, "a table of tables"),
+    ):
+        with pytest.raises(PolicyError, match=rf"p\.toml:{line}: .*{re.escape(words)}"):
+            Policy.from_file(write(tmp_path, text))
+
+
+def test_decorated_functions_take_their_section(tmp_path: pathlib.Path) -> None:
+    name = f"{tool.__module__}:tool"
+    path = write(tmp_path, f"[function.'{name}'.limits]\ntimeout = 7\n")
+    decorated = sandbox(str(path))(tool)
+    assert decorated.policy.limits.timeout == 7
+    assert f"section {name}" in decorated.explain()
+    assert sandbox(str(path), memory="1MB")(tool).policy.limits.timeout == 7
+    assert sandbox(str(path))(len).policy.limits.timeout == 30
+
+
+def tool() -> None:
+    """Only decorated."""
+
+
+def test_a_program_is_named_after_its_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "p.toml").write_text('[function."prog:tool".limits]\ntimeout = 7\n')
+    (tmp_path / "prog.py").write_text(
+        "from agentsbx import sandbox\n@sandbox('./p.toml')\ndef tool(): ...\n"
+        "print(tool.policy.limits.timeout)\n"
+    )
+    for argv in (["prog.py"], ["-m", "prog"]):
+        done = subprocess.run(
+            [sys.executable, *argv], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(pathlib.Path(agentsbx.__file__).parent.parent)},
+        )  # fmt: skip
+        assert done.stdout == "7.0\n", done.stderr
+
+
+def test_the_shipped_schema_is_the_real_one() -> None:
+    """If this fails: `agentsbx policy schema > agentsbx/data/policy.schema.json`."""
+    shipped = pathlib.Path(agentsbx.__file__).parent / "data/policy.schema.json"
+    assert json.loads(shipped.read_text()) == policy_schema()
+
+
+def test_a_file_may_name_its_schema(tmp_path: pathlib.Path) -> None:
+    policy = Policy.from_file(write(tmp_path, '{"$schema": "./policy.schema.json"}', "p.json"))
+    assert policy.limits == Policy().limits
 
 
 def test_code_widens_a_file_only_where_it_says_so(tmp_path: pathlib.Path) -> None:
