@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,30 @@ def test_who_kills_its_keeper_ends_itself_and_not_the_session() -> None:
                 assert box.exec("kill -9 -1").exit_code == 137
         assert box.read("kept") == b"x"
         assert box.exec("echo here").text == "here\n"
+
+
+def test_a_link_planted_in_a_write_grant_leads_the_host_nowhere(tmp_path: Path) -> None:
+    granted, other = tmp_path / "granted", tmp_path / "other"
+    for folder in (granted, other):
+        folder.mkdir()
+        folder.chmod(0o777)
+    (other / "secret").write_text("s")
+    (tmp_path / "alias").symlink_to(granted)  # the caller's own link is followed
+    with Sandbox(write=[granted]) as box:
+        box.write("evil", b"e")
+        box.exec(
+            f"ln -s {other} {granted}/out; ln -s {other}/secret {granted}/in; mkdir {granted}/d"
+        )
+        assert (granted / "in").read_text() == "s"  # it works, for who follows
+        for base in (granted, tmp_path / "alias"):
+            with pytest.raises(OSError, match="out"):
+                box.download("evil", base / "out" / "planted")
+            with pytest.raises(OSError, match="in"):
+                box.upload(base / "in", "got")
+            with pytest.raises(OSError, match="out"):
+                box.upload(base / "out" / "secret", "got")
+        assert os.listdir(other) == ["secret"]
+        box.download("evil", tmp_path / "alias" / "d" / "fine")
+        assert (granted / "d" / "fine").read_bytes() == b"e"
+        box.upload(granted / "d", "d")
+        assert box.read("d/fine") == b"e"
