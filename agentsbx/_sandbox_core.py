@@ -255,6 +255,11 @@ class Core:
                 self.session, words, env=dict(env) if env else None,
                 cwd=self.session.in_here(cwd), fds=fds, flags=flags, timeout_s=timeout_s,
             )  # fmt: skip
+            # From here on objects own them: a Ctrl-C below ends the program, too.
+            kept.clear()
+            limit = self.policy.limits.output
+            running = program.Running(self.session, reply, pid, out, err, limit)
+            process = Process(running, feed, master if tty else -1, timeout_s)
         except BaseException:
             for fd in kept:
                 os.close(fd)
@@ -262,9 +267,7 @@ class Core:
         finally:
             for fd in opened:
                 os.close(fd)
-        limit = self.policy.limits.output
-        running = program.Running(self.session, reply, pid, out, err, limit)
-        return Process(running, feed, master if tty else -1, timeout_s)
+        return process
 
     def exec(
         self, command: Command, *, stdin: Any, cwd: Path | None, env: Mapping[str, str] | None,

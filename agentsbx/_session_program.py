@@ -105,11 +105,12 @@ class Running:
     def __init__(
         self, session: Session, reply: int, pid: int, out: int, err: int, limit: int
     ) -> None:
+        self._lock = threading.Lock()  # of the reply socket's number
+        self._fds = {"stdout": out, "stderr": err}
+        self._reply = reply  # last: what `__del__` looks at
         self.session, self.pid = session, pid
         self.out, self.err = Output(limit, None), Output(limit, None)
         self.result: ExecResult | None = None
-        self._reply, self._fds = reply, {"stdout": out, "stderr": err}
-        self._lock = threading.Lock()  # of the reply socket's number
         self._serving = threading.Lock()
         self._start = time.monotonic()
         self._end: bytes | None = None
@@ -277,5 +278,5 @@ class Running:
 
     def __del__(self) -> None:
         """Nobody will read it any more."""
-        if self._reply >= 0:
+        if getattr(self, "_reply", -1) >= 0:
             self.close()
