@@ -351,7 +351,7 @@ def test_an_interpreter_that_is_started_by_a_name_with_dots(scratch: Path) -> No
     (scratch / "work/prog.py").write_text(RELATIVE)
     path = ":".join(p for p in sys.path if p)
     done = subprocess.run(
-        ["../env/bin/python", "prog.py"], cwd=scratch / "work", env=os.environ | {"PYTHONPATH": path},
-        capture_output=True, text=True, timeout=60,
+        ["../env/bin/python", "prog.py"], cwd=scratch / "work", capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": path}, timeout=60,
     )  # fmt: skip
     assert done.stdout == "[1]\n2 3\n\n", done.stderr
