@@ -46,7 +46,8 @@ class Home:
             )
         except (NotStarted, OSError) as e:
             raise SandboxUnavailable(
-                f"the session's interpreter did not start: {e}", missing=["interpreter"]
+                f"the session's interpreter did not start: {str(e).strip()}",
+                missing=["interpreter"],
             ) from None
         finally:
             os.close(null)
