@@ -307,14 +307,19 @@ class Core:
     def upload(self, source: Path, target: Path) -> None:
         """Copy a file or directory of the host into the sandbox."""
         with self.in_use():
-            load("_session_copy").upload(self.files, os.fspath(source), os.fspath(target))
+            load("_session_copy").upload(
+                self.files, os.fspath(source), os.fspath(target), self._write_roots()
+            )
 
     def download(self, source: Path, target: Path, max_bytes: int) -> None:
         """Copy a file or directory of the sandbox to the host."""
         with self.in_use():
             load("_session_copy").download(
-                self.files, os.fspath(source), os.fspath(target), max_bytes
+                self.files, os.fspath(source), os.fspath(target), max_bytes, self._write_roots()
             )
+
+    def _write_roots(self) -> list[str]:
+        return [grant.path for grant in self.policy.write]
 
 
 def _input(stdin: Any, opened: list[int], kept: list[int]) -> tuple[int, int]:

@@ -5,9 +5,10 @@ On the host's side everything goes by directory descriptors, and no link is foll
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from agentsbx._session_files import MAX_BYTES, MAX_ENTRIES, Files
 from agentsbx.errors import ResultError
@@ -15,12 +16,50 @@ from agentsbx.errors import ResultError
 __all__ = ["download", "upload"]
 
 MAX_DEPTH = 64
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def upload(files: Files, source: str, target: str) -> None:
-    """Copy a file or a directory of the host into the sandbox; links and devices are left out."""
-    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+@contextlib.contextmanager
+def _place(path: str, roots: Sequence[str]) -> Iterator[tuple[str, int | None]]:
+    """Name and folder of a path whose part below a write grant holds no link: the job's to plant.
+
+    `roots` are the write grants. Where the path lies in none it is the caller's own: (path, None).
+    """
+    marks = set()
+    for root in roots:
+        with contextlib.suppress(OSError):
+            found = os.stat(root)
+            marks.add((found.st_dev, found.st_ino))
+    *above, name = os.path.abspath(path).split("/")
+    at, folder = "/", -1
+    try:
+        for part in [*above[1:], None] if marks else []:
+            if folder < 0:
+                here = os.stat(at)
+                if (here.st_dev, here.st_ino) in marks:
+                    folder = os.open(at, _FOLDER & ~os.O_NOFOLLOW)
+            if part is None:
+                break
+            if folder >= 0:
+                inner = os.open(part, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            at = os.path.join(at, part)
+        yield (name, folder) if folder >= 0 else (path, None)
+    finally:
+        if folder >= 0:
+            os.close(folder)
+
+
+def upload(files: Files, source: str, target: str, roots: Sequence[str] = ()) -> None:
+    """Copy a file or a directory of the host into the sandbox; links and devices are left out.
+
+    In a write grant (`roots`) the path itself may hold no link either.
+    """
+    with _place(source, roots) as (name, folder):
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(name, flags | (0 if folder is None else os.O_NOFOLLOW), dir_fd=folder)
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
@@ -68,15 +107,26 @@ def _members(folder: int) -> Iterator[tuple[str, int, int]]:
         yield name, fd, os.fstat(fd).st_mode
 
 
-def download(files: Files, source: str, target: str, max_bytes: int) -> None:
-    """Copy a file or directory of the sandbox to a name of the host that does not exist yet."""
+def download(
+    files: Files, source: str, target: str, max_bytes: int, roots: Sequence[str] = ()
+) -> None:
+    """Copy a file or directory of the sandbox to a name of the host that does not exist yet.
+
+    In a write grant (`roots`) that name may lead through no link.
+    """
+    with _place(target, roots) as (name, folder):
+        _download(files, source, name, folder, max_bytes)
+
+
+def _download(files: Files, source: str, target: str, folder: int | None, max_bytes: int) -> None:
     info = files.stat(source, follow=True)
     room = _Room(max_bytes if max_bytes >= 0 else 1 << 62)
     if info.kind == "file":
-        _download_file(files, source, target, None, info.mode, room)
+        _download_file(files, source, target, folder, info.mode, room)
     elif info.kind == "directory":
-        os.mkdir(target, 0o700)
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.mkdir(target, 0o700, dir_fd=folder)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(target, flags, dir_fd=folder)
         try:
             _download_below(files, source, fd, room, 0)
             os.fchmod(fd, (info.mode & 0o777) | 0o700)

@@ -30,6 +30,7 @@ __all__ = ["Running", "start"]
 START_MS = 20_000
 END_S = 4.0  # a keeper has 2 s to end a tree
 MOMENT_S = 0.5
+LATE_BYTES = 1 << 20  # more than a pipe or terminal holds: read after the program's end
 TTY, KEEP = 1, 2
 _SIGNAL, _KILL = 1, 2
 Stream = Literal["stdout", "stderr"]
@@ -113,6 +114,7 @@ class Running:
         self._start = time.monotonic()
         self._end: bytes | None = None
         self._timed_out = self._truncated = False
+        self._late = dict.fromkeys(self._fds, LATE_BYTES)
         self._kill_by = 0.0  # it was killed: when that must have worked
 
     # -- asking -----------------------------------------------------------------------------------
@@ -167,10 +169,10 @@ class Running:
             return None
         if memfd >= 0:
             os.close(memfd)
-        if event == Event.STDOUT:
-            return self._take("stdout", body)
-        if event == Event.STDERR:
-            return self._take("stderr", body)
+        if event in (Event.STDOUT, Event.STDERR):
+            # Who reads slowly finds the pipe full each time: the clock runs all the same.
+            self._look_at_the_clock(until)
+            return self._take("stdout" if event == Event.STDOUT else "stderr", body)
         if event == Event.FRAME and kind == Frame.EXITED and len(body) >= EXITED.size:
             self._end = body
         elif event in (Event.FRAME, Event.CLOSED):
@@ -192,10 +194,16 @@ class Running:
         return (name, part) if part else None
 
     def _drain(self) -> tuple[Stream, bytes] | None:
-        """Take the next of what was written before its end: it is in the pipes by now."""
+        """Take the next of what was written before its end: it is in the pipes by now.
+
+        Another program may have been given the pipe, and write on: no more than a pipe holds.
+        """
         for name in ("stdout", "stderr"):
             with contextlib.suppress(OSError):  # EIO: a terminal's end
-                while self._fds[name] >= 0 and (data := _core.drain(self._fds[name])):
+                while self._fds[name] >= 0 and self._late[name] > 0:
+                    if not (data := _core.drain(self._fds[name])):
+                        break
+                    self._late[name] -= len(data)
                     if got := self._take(name, data):
                         return got
         return None

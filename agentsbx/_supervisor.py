@@ -415,7 +415,9 @@ class Supervisor:
             raw = self._ask(ID.pack(Msg.WAIT, 0, job_id), (), EXIT_SIZE, timeout_ms)
         except SupervisorGone:
             return ExitRecord.lost(job_id)
-        return None if raw is None else ExitRecord.unpack(raw)
+        record = None if raw is None else ExitRecord.unpack(raw)
+        # Where too many wait the supervisor answers at once: it lives.
+        return None if record is None or record.is_alive else record
 
     def drop_pool(self, pool: Pool) -> None:
         """Kill its waiting sandboxes and forget it."""

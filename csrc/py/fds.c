@@ -3,7 +3,23 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+/* read(2) that does not wait where poll(2) saw something: a job that holds the pipe's
+ * other end may open it for reading (/proc/self/fd, where the host is of its user) and
+ * take what was seen. Terminals, and pipes before Linux 6.4, know no RWF_NOWAIT; what a
+ * terminal's master was seen to have nobody else can take. Bytes, or -errno. */
+ssize_t sbx_py_read_now(int fd, char *buf, size_t n)
+{
+    struct iovec iov = {buf, n};
+    ssize_t got = syscall(SYS_preadv2, fd, &iov, 1, -1L, -1L, RWF_NOWAIT);
+
+    if (got < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EPERM))
+        got = read(fd, buf, n);
+    return got < 0 ? -errno : got;
+}
 
 /* Read what is in a pipe now, without waiting, as bytes; NULL with an exception on
  * failure. */
@@ -13,7 +29,7 @@ PyObject *sbx_py_drain(int fd, char *buf)
     struct pollfd p = {fd, POLLIN, 0};
 
     for (int i = 0; all && i < 64 && poll(&p, 1, 0) > 0 && (p.revents & POLLIN); i++) {
-        ssize_t n = read(fd, buf, SBX_PY_READ_SIZE);
+        ssize_t n = sbx_py_read_now(fd, buf, SBX_PY_READ_SIZE);
         if (n <= 0)
             break;
         PyObject *part = PyBytes_FromStringAndSize(buf, n);

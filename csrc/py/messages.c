@@ -271,9 +271,10 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
     char *buf = PyMem_Malloc(READ_SIZE);
     if (!buf)
         return PyErr_NoMemory();
+    uint64_t until = timeout < 0 ? 0 : sbx_now_ns() + (uint64_t)timeout * 1000000;
     do {
         Py_BEGIN_ALLOW_THREADS
-        n = poll(p, N, timeout);
+        n = poll(p, N, left_ms(until));
         if (n < 0)
             n = -errno;
         for (ready = n > 0 ? 0 : N; ready < N && !p[ready].revents; ready++)
@@ -281,8 +282,10 @@ static PyObject *py_wait_frame(PyObject *self, PyObject *args)
         if (n > 0 && ready == 0)
             n = sbx_recv(p[0].fd, buf, READ_SIZE, &fd, 1, &n_fds, MSG_DONTWAIT);
         else if (n > 0 && ready < N)
-            n = read(p[ready].fd, buf, READ_SIZE);
+            n = sbx_py_read_now(p[ready].fd, buf, READ_SIZE);
         Py_END_ALLOW_THREADS
+        if (n == -EAGAIN) /* somebody else took it */
+            n = -EINTR;
     } while (n == -EINTR && PyErr_CheckSignals() == 0);
     PyObject *result = NULL;
     if (n == -EINTR)

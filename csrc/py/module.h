@@ -21,6 +21,7 @@ enum { SBX_PY_READ_SIZE = 65536 };
 
 /* What is in a pipe now, without waiting, as bytes; `buf` holds SBX_PY_READ_SIZE. NULL
  * with an exception on failure. */
+ssize_t sbx_py_read_now(int fd, char *buf, size_t n);
 PyObject *sbx_py_drain(int fd, char *buf);
 
 struct sbx_py_state {

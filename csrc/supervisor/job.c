@@ -1,5 +1,6 @@
 /* job.c - the life of one job: fork, ready, start, kill, exit. */
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -272,6 +273,21 @@ void sbx_job_expire(struct sbx_jb *j, uint64_t now_ns)
     j->deadline_ns = now_ns + UNUSED_NS;
 }
 
+/* Who waited for a time that is over has closed its end: its place is free again. */
+static void forget_gone_waiters(struct sbx_jb *j)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < j->n_waiters; i++) {
+        struct pollfd p = {j->waiters[i], 0, 0};
+        if (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)))
+            sbx_close(&j->waiters[i]);
+        else
+            j->waiters[n++] = j->waiters[i];
+    }
+    j->n_waiters = n;
+}
+
 void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
 {
     struct sbx_jb *j = sbx_job_find(s, id);
@@ -279,6 +295,8 @@ void sbx_job_wait(struct sbx_sup *s, uint64_t id, int reply_fd, int is_stat)
                          .job_id = id,
                          .cause = SBX_CAUSE_LOST};
 
+    if (j && !is_stat && j->n_waiters == SBX_MAX_WAITERS)
+        forget_gone_waiters(j);
     if (j && !is_stat && j->n_waiters < SBX_MAX_WAITERS) {
         j->waiters[j->n_waiters++] = reply_fd;
         return;
