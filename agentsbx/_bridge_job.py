@@ -42,10 +42,13 @@ def _ask(name: str, offer: int, what: int, args: Any, kwargs: Any) -> tuple[int,
             "alone: call it there and pass on what it gives"
         )
     try:
-        body, buffers = encode([list(args), kwargs], limits=_injob.limits())
+        body, buffers = encode([list(args), kwargs], limits=_injob.limits(), what="arguments")
     except SerializationError as error:
+        said = str(error)
+        if said.startswith(("arguments[0]", "arguments[1]")):  # those by place, and those by name
+            said = "arguments" + said[len("arguments[0]") :]
         raise SerializationError(
-            f"{name}() runs on the host, and its arguments cannot go there: {error}"
+            f"{name}() runs on the host, and its arguments cannot go there: {said}"
         ) from None
     check_size(name, body, buffers, _most)
     send, read = receiver.talk

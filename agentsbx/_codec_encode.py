@@ -67,7 +67,9 @@ def is_plain_data(value: Any) -> bool:
     return len(set(map(id, todo))) == len(todo)
 
 
-def encode(value: Any, *, limits: CodecLimits = DEFAULT) -> tuple[bytes, list[memoryview]]:
+def encode(
+    value: Any, *, limits: CodecLimits = DEFAULT, what: str = "return value"
+) -> tuple[bytes, list[memoryview]]:
     """Return the body and the buffers that carry `value` to the host.
 
     Bytes and arrays of 16 KiB and more become buffers: views of the value's own memory, so they
@@ -82,7 +84,7 @@ def encode(value: Any, *, limits: CodecLimits = DEFAULT) -> tuple[bytes, list[me
         else:
             if check_plain(packed, limits.depth):
                 return _PLAIN_HEAD + packed, []
-    return encode_table(lambda encoder: encoder.cell(value), limits)
+    return encode_table(lambda encoder: encoder.cell(value), limits, what)
 
 
 def encode_table(

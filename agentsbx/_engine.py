@@ -171,7 +171,9 @@ def environ() -> dict[Any, Any]:
 
 def job_env(policy: Policy, extra: dict[str, str] | None = None) -> dict[str, str]:
     env = {k: v for k in SAFE_ENV if (v := os.environ.get(k)) is not None}
-    path = [os.path.dirname(sys.executable)] if sys.prefix != sys.base_prefix else []
+    path = []
+    if sys.prefix != sys.base_prefix:
+        path = [os.path.dirname(_host.without_dots(sys.executable))]
     if policy.python:
         from agentsbx import _pythons
 

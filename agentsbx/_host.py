@@ -81,8 +81,26 @@ def hidden_env(policy: Policy) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in granted}
 
 
+def without_dots(path: str) -> str:
+    """Return the same place by an absolute name without `..` (`../.venv/bin/python`).
+
+    The folders that such a name leads through are not in a sandbox. Links are kept where they can
+    be: what a virtual environment's interpreter links to is another one.
+    """
+    if not path or (os.path.isabs(path) and "/.." not in path):
+        return path
+    plain = os.path.abspath(path)
+    folder, name = os.path.split(path)
+    try:
+        if os.path.samefile(os.path.dirname(plain), folder or "."):
+            return plain
+        return os.path.join(os.path.realpath(folder, strict=True), name)
+    except OSError:  # not there: nothing that could be said better
+        return path
+
+
 def _executable() -> str:
-    exe = sys.executable
+    exe = without_dots(sys.executable)
     ok = exe and os.path.isabs(exe) and os.access(exe, os.X_OK)
     if ok and "python" not in os.path.basename(os.path.realpath(exe)):
         ok = False  # an embedding host names itself here (uwsgi, blender): not an interpreter

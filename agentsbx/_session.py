@@ -70,7 +70,7 @@ class Session:
             return
         with self._lock:
             if self._over is not None:
-                raise self._over
+                raise self._over.with_traceback(None)  # else it grows with each
             if self._box is None:
                 try:
                     self._make()

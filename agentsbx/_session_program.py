@@ -82,8 +82,8 @@ def start(
             )  # fmt: skip
         raise SandboxUnavailable(
             f"the session did not start {argv[0]!r}", missing=["program"],
-            hint="it runs too many programs already, processes= is reached, or the program ended "
-            "the process that keeps it",
+            hint="its profile starts no program (strict), it runs too many already, processes= is "
+            "reached, or the program ended the process that keeps it",
         )  # fmt: skip
     except BaseException:
         _core.close_all(reply)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import threading
 import time
 
@@ -19,6 +20,7 @@ __all__ = ["Home"]
 
 _KILL = 2
 _MOMENT_MS = 200
+OOM_MS = 500
 _CAUSES = ("timeout", "cpu_time", "memory", "cancelled")  # why a whole session ends
 
 
@@ -44,7 +46,8 @@ class Home:
             )
         except (NotStarted, OSError) as e:
             raise SandboxUnavailable(
-                f"the session's interpreter did not start: {e}", missing=["interpreter"]
+                f"the session's interpreter did not start: {str(e).strip()}",
+                missing=["interpreter"],
             ) from None
         finally:
             os.close(null)
@@ -58,9 +61,11 @@ class _Program:
         self._session, self._reply = session, reply
         self._lock = threading.Lock()
         self._end: Exit | None = None
+        self._killed = False
 
     def kill(self) -> None:
         """Kill it with all that it started; idempotent, from any thread."""
+        self._killed = True
         with self._lock:
             if self._reply >= 0:
                 try:
@@ -78,6 +83,10 @@ class _Program:
                 os.close(memfd)
             if event == Event.FRAME and kind == Frame.EXITED and len(body) >= EXITED.size:
                 self._end = _exits.command_exit_code(EXITED.unpack_from(body)[0])[1]
+                if self._end.signal == signal.SIGKILL and not self._killed:
+                    # Out of memory the kernel kills one process, and the supervisor then the rest.
+                    whole = self._session.ended(OOM_MS)
+                    self._end = whole if whole is not None else self._end
             elif event in (Event.FRAME, Event.CLOSED):
                 # Its keeper is gone, alone or with all of the session.
                 whole = self._session.ended(_MOMENT_MS)

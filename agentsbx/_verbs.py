@@ -42,7 +42,8 @@ def run(
     stopped the command (timeout, memory ...) is raised, and so is an exit code other than 0, as
     `JobDied`.
 
-    Raises `PolicyError`, `SandboxUnavailable`: before the command runs.
+    Raises `PolicyError`, `SandboxUnavailable`, and `TypeError` for keywords that only functions
+    have (`host`, `seed` ...): before the command runs.
 
     >>> run(["echo", "hello"]).text  # doctest: +SKIP
     'hello\n'
@@ -57,6 +58,11 @@ def run(
     if not words:
         raise ValueError("run() needs at least the name of a program")
     rules, options = resolve(policy, dict(keywords))
+    for name in options.keys() - {"keep", "on_output"}:
+        if (name, options[name]) != ("output", "capture"):
+            raise TypeError(
+                f"{name}={options[name]!r} is for decorated functions, not for a command"
+            )
     data = input.encode() if isinstance(input, str) else input
     cancel = load("_job").Cancel()
     try:

@@ -27,6 +27,7 @@ OPERATIONS = ("read", "write", "exec", "connect", "env", "syscall", "fork")
 _ALIASES = {"open": "read", "execute": "exec", "see": "env"}
 _HIDDEN = "mount namespace and Landlock"
 _NO_RULE = "no rule allows it"
+_NO_GATEWAY = "this version has no gateway yet: calls of a policy with net= are refused"
 _OWN_ETC = (*_compile._ETC_FILES, "/etc/passwd", "/etc/group")
 
 
@@ -246,7 +247,8 @@ def _connect(policy: Policy, op: str, target: str, _cwd: str) -> Verdict:
         rule = "net= does not name it"
         return make("deny", "gateway", rule, change=f"net=[{endpoint!r}]")
     rule = "the policy gives no network"
-    return make("deny", "seccomp and network namespace", rule, change=f"net=[{endpoint!r}]")
+    change = f"net=[{endpoint!r}]"
+    return make("deny", "seccomp and network namespace", rule, change, _NO_GATEWAY)
 
 
 def _env(policy: Policy, op: str, target: str, _cwd: str) -> Verdict:

@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         import difflib
 
         close = difflib.get_close_matches(name, _COMMANDS, n=1)
-        complain(f"no command {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        more = f"did you mean {close[0]!r}?" if close else "agentsbx --help lists them"
+        complain(f"no command {name!r}; {more}")
         return OURS
     if name == "run" and argv is None:
         _lean()

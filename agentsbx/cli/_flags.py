@@ -21,7 +21,7 @@ _LISTS = {
     "read": ("PATH", "file or folder that can be read"),
     "write": ("PATH", "file or folder that can be changed"),
     "env": ("NAME[=VALUE]", "variable that is granted, or set"),
-    "net": ("HOST:PORT", "peer that can be reached"),
+    "net": ("HOST:PORT", "refused: there is no gateway yet"),
     "syscalls": ("NAME", "system call allowed besides the profile's"),
     "preload": ("MODULE", "installed module to import before the call"),
     "packages": ("PATH", "folder like site-packages for a function, searched first"),
@@ -42,12 +42,12 @@ _WORDS = {
     "result": ("SIZE", "structure of the result (64MiB)"),
     "buffers": ("SIZE", "large buffers of the result (1GiB)"),
     "python": ("PATH", "interpreter or virtual environment that runs it"),
-    "keep-to": ("DIR", "the folder that they are saved in"),
+    "keep-to": ("DIR", "the folder that --keep saves in"),
     "profile": ("NAME", "python, strict or build"),
     "on-missing": ("WORD", "error, or weaken where this machine cannot enforce something"),
 }
 _FLAGS = {
-    "strict": "demand a cgroup for every limit",
+    "strict": "demand a cgroup for memory: rlimits and polling are not enough",
     "fresh": "a new interpreter for every call",
     "strict-violations": "trace the command (slower): a denial that it swallowed is an error",
 }

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from contract.tree import CSRC, PACKAGE, ROOT, need_checkout
 
 EXAMPLE = re.compile(
-    r"<!-- example: (?P<name>[^\s,]+)(?P<more>, with warnings)? -->\n```python\n(?P<code>.*?)```\n"
+    r"<!-- example: (?P<name>[^,\n]+?)(?P<more>, with warnings)? -->\n```python\n(?P<code>.*?)```\n"
     r".*?```text\n(?P<output>.*?)```\n",
     re.DOTALL,
 )
@@ -32,6 +33,12 @@ def examples() -> list[tuple[str, str, str, str, bool]]:
         if (ROOT / page).is_file()
         for m in EXAMPLE.finditer((ROOT / page).read_text())
     ]
+
+
+def test_no_marked_example_is_overlooked() -> None:
+    need_checkout()
+    marks = {p: (ROOT / p).read_text().count("<!-- example:") for p in PAGES}
+    assert {p: n for p, n in marks.items() if n} == Counter(e[0] for e in examples())
 
 
 @pytest.mark.parametrize(

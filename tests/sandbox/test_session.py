@@ -252,10 +252,19 @@ def test_memory_ends_the_session_with_its_own_error() -> None:
         try:
             result = small.exec(["python3", "-c", code])
         except MemoryLimitExceeded:
-            with pytest.raises(MemoryLimitExceeded):
-                small.exec("true")
+            lengths = set()
+            for _ in range(3):
+                with pytest.raises(MemoryLimitExceeded) as raised:
+                    small.exec("true")
+                lengths.add(len(raised.traceback))
+            assert len(lengths) == 1  # the same error each time, not with the frames of all before
         else:  # by rlimits alone it is the program that gets the MemoryError
             assert result.exit_code != 0
+
+
+def test_a_profile_without_programs_is_named() -> None:
+    with Sandbox("strict") as strict, pytest.raises(SandboxUnavailable, match="strict"):
+        strict.exec(["true"])
 
 
 def test_ttl_idle_and_close() -> None:

@@ -112,7 +112,7 @@ def wrong(how: str) -> str:
         ("many", "too many positional arguments"),
         ("name", "unexpected keyword argument 'lim'"),
         ("inner", "argument 'limit' must be int, not str"),
-        ("function", "cannot go there"),
+        ("function", "cannot go there: arguments[0]"),
     ],
 )
 def test_wrong_arguments_are_a_type_error_in_the_job(how: str, words: str) -> None:

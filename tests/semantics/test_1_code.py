@@ -326,3 +326,32 @@ def test_1_7_what_cannot_cross_is_named_with_what_to_do() -> None:
         assert isinstance(caught.value, TypeError)
     with pytest.raises(SerializationError, match=r"inner\.lock|inner.*lock"):
         by_closure()
+
+
+RELATIVE = """
+import sys
+from agentsbx import Sandbox, sandbox
+
+@sandbox
+def f():
+    import json
+    return json.dumps([1])
+
+if __name__ == "__main__":
+    assert ".." in sys.executable, sys.executable
+    print(f())
+    with Sandbox() as box:
+        print(box.python("1 + 1").unwrap(), box.exec("python3 -c 'print(3)'").text)
+"""
+
+
+def test_an_interpreter_that_is_started_by_a_name_with_dots(scratch: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", scratch / "env"], check=True)
+    (scratch / "work").mkdir()
+    (scratch / "work/prog.py").write_text(RELATIVE)
+    path = ":".join(p for p in sys.path if p)
+    done = subprocess.run(
+        ["../env/bin/python", "prog.py"], cwd=scratch / "work", capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": path}, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "[1]\n2 3\n\n", done.stderr

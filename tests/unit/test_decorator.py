@@ -549,3 +549,11 @@ def test_explain_is_a_text_that_a_notebook_shows_as_lines() -> None:
     text._repr_pretty_(types.SimpleNamespace(text=shown.append), cycle=False)
     assert shown == [str(text)]
     assert shown[0].count("\n") > 5
+
+
+@pytest.mark.parametrize(
+    "keyword", [{"seed": 1}, {"host": [len]}, {"captures": ["a"]}, {"output": "discard"}]
+)
+def test_a_command_takes_no_keywords_of_functions(keyword: Any) -> None:
+    with pytest.raises(TypeError, match="for decorated functions, not for a command"):
+        agentsbx.run(["true"], **keyword)

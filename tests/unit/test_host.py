@@ -59,6 +59,26 @@ def test_a_host_without_an_interpreter_of_its_own_is_told_so(monkeypatch, execut
         _host.python_layout()
 
 
+def test_an_interpreter_is_named_without_the_folders_that_a_job_does_not_have(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/python3").symlink_to(os.path.realpath(sys.executable))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "far/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/deep")
+    (tmp_path / "far/env").symlink_to("../env")
+    whole = f"{tmp_path}/env/bin/python3"
+    monkeypatch.chdir(tmp_path / "work")
+    for name in (
+        f"{tmp_path}/work/../env/bin/python3", "../env/bin/python3", whole,
+        f"{tmp_path}/link/../env/bin/python3",
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, "executable", name)
+        assert _host.python_layout().executable == whole
+    assert _host.without_dots("../no/such/python3") == "../no/such/python3"
+
+
 def test_library_roots_are_real_paths():
     roots = _host.library_roots()
     assert all(r == os.path.realpath(r) for r in roots)

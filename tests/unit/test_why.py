@@ -72,6 +72,12 @@ def test_the_change_that_is_named_helps() -> None:
         assert asked(wider, text)[0] == "allow"
 
 
+def test_a_network_rule_is_named_with_what_this_version_makes_of_it() -> None:
+    said = judge(POLICY, "connect", "a.b:1")
+    assert said.change == "net=['a.b:1']"
+    assert "refused" in said.note
+
+
 def test_strict_starts_nothing() -> None:
     strict = Policy.from_keywords(profile="strict")
     for text in ("fork", "exec /bin/sh", "exec sh"):
