@@ -187,7 +187,9 @@ def _private(policy: Policy, path: str, cwd: str, for_write: bool) -> str:
     if any(_policy_rules.is_below(path, place) for place in others):
         return ""
     for place in (*_compile.private_places(others, cwd), "/dev/shm"):
-        if _policy_rules.is_below(path, place):
+        # The working directory, below /tmp too, is the host's.
+        is_hosts = _policy_rules.is_below(cwd, place) and _policy_rules.is_below(path, cwd)
+        if _policy_rules.is_below(path, place) and not is_hosts:
             return f"its own {place}, gone after the call"
     devices = tuple(f"/dev/{name}" for name in _compile._DEVICES)
     if path in devices or (path == "/dev/fd" and not for_write):

@@ -112,7 +112,9 @@ def test_a_terminal(box: Sandbox) -> None:
     assert b"up" in next(iter(process))[1]
     process.resize(10, 33)
     assert b"10 33" in process.wait(10).stdout
-    interrupted = box.start("echo up; sleep 30", tty=True)
+    # Not a shell: one that is just about to start its next program keeps the signal for later.
+    code = "import time; print('up', flush=True); time.sleep(30)"
+    interrupted = box.start(["python3", "-c", code], tty=True)
     assert b"up" in next(iter(interrupted))[1]
     interrupted.write("\x03")
     assert interrupted.wait(10).exit_code == 128 + signal.SIGINT
