@@ -19,9 +19,10 @@ extern PyMethodDef sbx_py_files[];    /* job: what is left in private places */
 
 enum { SBX_PY_READ_SIZE = 65536 };
 
+/* read(2) of what is there, without waiting. Bytes, or -errno. */
+ssize_t sbx_py_read_now(int fd, char *buf, size_t n);
 /* What is in a pipe now, without waiting, as bytes; `buf` holds SBX_PY_READ_SIZE. NULL
  * with an exception on failure. */
-ssize_t sbx_py_read_now(int fd, char *buf, size_t n);
 PyObject *sbx_py_drain(int fd, char *buf);
 
 struct sbx_py_state {

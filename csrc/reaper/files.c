@@ -309,7 +309,7 @@ static int perform(struct call *c, const char *body, unsigned n)
     if (c->fd < 0 && (c->head.op == SBX_FILE_READ || c->head.op == SBX_FILE_WRITE ||
                       c->head.op == SBX_FILE_LIST))
         return -EBADF;
-    signal(SIGALRM, SIG_DFL);
+    (void)signal(SIGALRM, SIG_DFL);
     (void)alarm(c->head.timeout_s);
     if (*cwd && chdir(cwd) < 0)
         return -errno;

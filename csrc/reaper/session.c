@@ -321,7 +321,7 @@ static void take_request(void)
         pid = fork();
     if (pid == 0) {
         close(SBX_JOB_CHANNEL);
-        signal(SIGCHLD, SIG_DFL);
+        (void)signal(SIGCHLD, SIG_DFL);
         serve();
     }
     if (pid > 0)
