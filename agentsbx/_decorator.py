@@ -294,7 +294,7 @@ def _check_host_args(wrapper: Any, options: dict[str, Any]) -> None:
 class _Site:
     """What a wrapper knows besides its function; the runtime's `CallSite` is made at first use."""
 
-    __slots__ = ("_effective", "_made", "kind", "options", "policy")
+    __slots__ = ("_effective", "_first", "_made", "kind", "options", "policy")
 
     def __init__(self, policy: Policy, options: dict[str, Any], kind: Kind) -> None:
         self.policy = policy
@@ -302,6 +302,7 @@ class _Site:
         self.kind = kind
         self._made: tuple[Any, CallSite] | None = None
         self._effective: Policy | None = None
+        self._first: dict[int, tuple[Any, CallSite]] = {}
 
     def effective(self, fn: Any) -> Policy:
         """Return the policy as a found file lets it be; looked for at the first use."""
@@ -322,8 +323,14 @@ class _Site:
         site: CallSite = load("_runtime").CallSite(
             fn, policy, annotation=return_annotation(fn), kind=self.kind, **options
         )
-        self._made = fn, site
-        return site
+        # Threads that come first at once each made one: all use the one that was first.
+        winner = self._first.setdefault(id(fn), (fn, site))
+        if winner[0] is not fn:  # of a function that is gone
+            winner = self._first[id(fn)] = fn, site
+        if len(self._first) > 1:  # `__wrapped__` was replaced: nothing keeps the old one
+            self._first = {id(fn): winner}
+        self._made = winner
+        return winner[1]
 
 
 def _applied(fn: Any, policy: Policy) -> Applied:
