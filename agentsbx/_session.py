@@ -31,11 +31,22 @@ from agentsbx.result import Exit, Usage
 if TYPE_CHECKING:
     from agentsbx._host import Layout
 
-__all__ = ["HOME", "Session"]
+__all__ = ["HOME", "Session", "hear"]
 
 HOME = "/sandbox/home"
 ATTEMPTS = 5
 DEATH_MS = 2000
+
+
+def hear(reply: int, timeout_ms: int, out: int = -1, err: int = -1) -> tuple[int, int, bytes]:
+    """Return event, kind and body of what comes next on a reply socket, or on the outputs.
+
+    No answer of a session has a descriptor: one that comes along is closed.
+    """
+    event, kind, body, memfd, _, _ = _core.wait_frame(reply, out, err, timeout_ms)
+    if memfd >= 0:
+        os.close(memfd)
+    return event, kind, body
 
 
 class Session:
@@ -181,13 +192,7 @@ class Session:
 
     def is_dead(self, timeout_ms: int = 0) -> bool:
         """Whether the sandbox has ended."""
-        box = self._box
-        if box is None:
-            return True
-        try:
-            return self._rt.sup.wait_for(box.job_id, timeout_ms) is not None
-        except SupervisorGone:
-            return True
+        return self.ended(timeout_ms) is not None
 
     def died(self) -> BaseException:
         """Say how the sandbox ended, and give it up."""

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from agentsbx import _core, _transfer
-from agentsbx._session import Session
+from agentsbx._session import Session, hear
 from agentsbx._session_result import FileInfo
 from agentsbx._wire import ENTRY, FILE, FILE_REPLY, Event, Frame
 from agentsbx.errors import ResultError, SandboxTimeout
@@ -52,11 +52,9 @@ class Files:
         body = head + b"\0".join([*names, b""])
         reply = session.request(Frame.FILE, body, (fd,) if fd >= 0 else ())
         try:
-            event, kind, raw, memfd, _, _ = _core.wait_frame(reply, -1, -1, (TIMEOUT_S + 2) * 1000)
+            event, kind, raw = hear(reply, (TIMEOUT_S + 2) * 1000)
         finally:
             _core.close_all(reply)
-        if memfd >= 0:
-            os.close(memfd)
         if event == Event.CLOSED and session.is_dead(200):
             raise session.died()
         if event in (Event.CLOSED, Event.TIMEOUT):

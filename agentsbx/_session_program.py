@@ -19,7 +19,7 @@ from typing import Literal
 from agentsbx import _core, _engine, _exits
 from agentsbx._command import _words
 from agentsbx._output import Output
-from agentsbx._session import Session
+from agentsbx._session import Session, hear
 from agentsbx._session_result import ExecResult
 from agentsbx._wire import ASK, EXITED, SPAWN, Event, Frame
 from agentsbx.errors import ErrRecord, SandboxUnavailable, Stage, unavailable
@@ -32,7 +32,7 @@ END_S = 4.0  # a keeper has 2 s to end a tree
 MOMENT_S = 0.5
 LATE_BYTES = 1 << 20  # more than a pipe or terminal holds: read after the program's end
 TTY, KEEP = 1, 2
-_SIGNAL, _KILL = 1, 2
+ASK_SIGNAL, ASK_KILL = 1, 2  # enum sbx_ask_op
 Stream = Literal["stdout", "stderr"]
 
 
@@ -65,9 +65,7 @@ def start(
     words = b"\0".join([*map(os.fsencode, argv), *variables, os.fsencode(cwd), b""])
     reply = session.request(Frame.SPAWN, head + words, fds)
     try:
-        event, kind, body, memfd, _, _ = _core.wait_frame(reply, -1, -1, patience_ms)
-        if memfd >= 0:
-            os.close(memfd)
+        event, kind, body = hear(reply, patience_ms)
         if event == Event.FRAME and kind == Frame.STARTED and len(body) == 4:
             return reply, int.from_bytes(body, "little", signed=True)
         if event == Event.FRAME and kind == Frame.FAILED and len(body) == 12:
@@ -132,12 +130,12 @@ class Running:
 
     def signal(self, number: int) -> bool:
         """Send a signal to the program's process group; False when it has ended."""
-        return self._ask(_SIGNAL, signal.Signals(number))
+        return self._ask(ASK_SIGNAL, signal.Signals(number))
 
     def kill(self) -> None:
         """End it with its whole tree. Idempotent, from any thread."""
         self._kill_by = self._kill_by or time.monotonic() + END_S
-        self._ask(_KILL, 0)
+        self._ask(ASK_KILL, 0)
 
     # -- serving ----------------------------------------------------------------------------------
 
@@ -160,16 +158,14 @@ class Running:
                 self._finish()
             return late
         try:
-            event, kind, body, memfd, _, _ = _core.wait_frame(
-                self._reply, self._fds["stdout"], self._fds["stderr"], math.ceil(left * 1000)
+            event, kind, body = hear(
+                self._reply, math.ceil(left * 1000), self._fds["stdout"], self._fds["stderr"]
             )
         except OSError as e:
             if e.errno != errno.EIO:
                 raise
             self._close("stdout")  # a terminal that nobody holds any more
             return None
-        if memfd >= 0:
-            os.close(memfd)
         if event in (Event.STDOUT, Event.STDERR):
             # Who reads slowly finds the pipe full each time: the clock runs all the same.
             self._look_at_the_clock(until)

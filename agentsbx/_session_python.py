@@ -10,15 +10,14 @@ import time
 
 from agentsbx import _core, _exits
 from agentsbx._interpreter_live import command
-from agentsbx._session import Session
-from agentsbx._session_program import NotStarted, start
+from agentsbx._session import Session, hear
+from agentsbx._session_program import ASK_KILL, NotStarted, start
 from agentsbx._wire import ASK, EXITED, Event, Frame
 from agentsbx.errors import SandboxUnavailable
 from agentsbx.result import Exit
 
 __all__ = ["Home"]
 
-_KILL = 2
 _MOMENT_MS = 200
 OOM_MS = 500
 _CAUSES = ("timeout", "cpu_time", "memory", "cancelled")  # why a whole session ends
@@ -69,7 +68,7 @@ class _Program:
         with self._lock:
             if self._reply >= 0:
                 try:
-                    _core.send(self._reply, ASK.pack(_KILL, 0))
+                    _core.send(self._reply, ASK.pack(ASK_KILL, 0))
                 except OSError:
                     return
 
@@ -78,9 +77,7 @@ class _Program:
         until = math.inf if timeout_s < 0 else time.monotonic() + timeout_s
         while self._end is None and self._reply >= 0:
             left = min(_MOMENT_MS, max(0, int((until - time.monotonic()) * 1000)))
-            event, kind, body, memfd, _, _ = _core.wait_frame(self._reply, -1, -1, left)
-            if memfd >= 0:
-                os.close(memfd)
+            event, kind, body = hear(self._reply, left)
             if event == Event.FRAME and kind == Frame.EXITED and len(body) >= EXITED.size:
                 self._end = _exits.command_exit_code(EXITED.unpack_from(body)[0])[1]
                 if self._end.signal == signal.SIGKILL and not self._killed:
